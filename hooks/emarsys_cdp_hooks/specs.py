@@ -22,6 +22,7 @@ from emarsys_cdp_hooks.types import (
     Profile,
     Refused,
     Space,
+    Unfit,
     Value,
 )
 
@@ -63,7 +64,7 @@ def emarsys_cdp_read_identifiers(space: Space, calls: Sequence[Call]) -> Sequenc
 @hookspec
 def emarsys_cdp_map_values(
     space: Space, calls: Sequence[Call]
-) -> Sequence[dict[str, Value | Json]] | None:
+) -> Sequence[dict[str, Value | Json | Unfit]] | None:
     """Return for each call the values of data maps found in it; later answers win, name by name."""
     raise NotImplementedError
 

@@ -17,6 +17,12 @@ or a list of texts.
 """
 
 
+class Unfit(Struct, frozen=True):
+    """A value was there but is not of the data map's type; *reason* names the map, the value and what is right."""
+
+    reason: str
+
+
 class Space(Struct, frozen=True, kw_only=True):
     """
     One configured destination of the host: one Emarsys account, one users table, one document.
@@ -97,6 +103,12 @@ class Refused(Struct, frozen=True):
     reason: str
 
 
+class Postponed(Struct, frozen=True):
+    """The call cannot be processed for now; the host keeps it and sends it again."""
+
+    reason: str
+
+
 class Filtered(Struct, frozen=True):
     """The call is done and nothing has to be sent; *reason* is for logs and metrics."""
 
@@ -107,7 +119,8 @@ class UpsertContact(Struct, frozen=True):
     """
     Write *fields* (Emarsys field id to value) of the contact whose *key_field* is *key*.
 
-    *create*: make the contact if there is none. *list_id*: add it to this contact list as well.
+    *create*: make the contact if there is none. *list_id*: add it to this contact list as well. *left_out* says
+    which values of the call did not fit their fields.
     """
 
     key_field: str
@@ -115,6 +128,7 @@ class UpsertContact(Struct, frozen=True):
     fields: Mapping[str, Json]
     create: bool = True
     list_id: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 class AddToList(Struct, frozen=True):
@@ -143,8 +157,8 @@ class TriggerEvent(Struct, frozen=True):
 
 Action: TypeAlias = UpsertContact | AddToList | TriggerEvent
 
-Decision: TypeAlias = tuple[Action, ...] | Filtered | Refused
-"""What becomes of one call: actions in the order of sending, or nothing, or a refusal."""
+Decision: TypeAlias = tuple[Action, ...] | Filtered | Refused | Postponed
+"""What becomes of one call: actions in the order of sending, nothing, a refusal, or another try later."""
 
 
 class Request(Struct, frozen=True):

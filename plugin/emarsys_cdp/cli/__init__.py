@@ -1,0 +1,47 @@
+"""The command `emarsys-cdp`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from emarsys_cdp import __version__
+from emarsys_cdp.cli.check import check_command
+from emarsys_cdp.cli.demo import demo_command
+from emarsys_cdp.cli.manifest import manifest_command
+from emarsys_cdp.cli.serve import serve_command
+from emarsys_cdp_hooks import EmarsysCdpError
+
+
+class Commands(click.Group):
+    """A group whose commands end with one clear line when something is wrong: exit code 1, usage errors 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except EmarsysCdpError as error:
+            click.echo(f"emarsys-cdp: {error}", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="emarsys-cdp")
+def main() -> None:
+    """
+    Send what your customer data platform collects to SAP Emarsys.
+
+    See it work in ten seconds, with nothing to set up:
+
+        emarsys-cdp demo
+
+    Then run it in front of RudderStack's transformer:
+
+        emarsys-cdp serve
+    """
+
+
+for command in (demo_command, serve_command, check_command, manifest_command):
+    main.add_command(command)

@@ -1,0 +1,192 @@
+"""From a document to a space that calls are processed with; every problem is reported with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from emarsys_cdp.credentials import Credentials
+from emarsys_cdp.document.model import EMAIL_FIELD, DataMap, Document
+from emarsys_cdp.document.stock import StockMapping
+from emarsys_cdp.emarsys.field_types import check_writable, converter
+from emarsys_cdp.emarsys.fields import Field, FieldCatalogue
+from emarsys_cdp.identity.identifiers import Reader
+from emarsys_cdp.validation import Check
+from emarsys_cdp.values.coerce import Coercion, coercion
+from emarsys_cdp.values.paths import Getter, compile_path, compile_trait
+from emarsys_cdp.values.times import zone
+from emarsys_cdp_hooks import FieldType, InvalidDocument, Json, Problem, Space, Value
+
+
+class CompiledMap(Struct, frozen=True):
+    """A data map ready to run. *field* is the Emarsys field id, None when the map is for rules only."""
+
+    name: str
+    type: str
+    read: Getter
+    coerce: Coercion
+    field: str | None = None
+    convert: Callable[[Value, str], Json] | None = None
+
+
+class CompiledSpace(Space, frozen=True, kw_only=True):
+    """
+    A space with everything that its document and settings say, compiled.
+
+    *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
+    meaning of RudderStack's stock Emarsys settings.
+    """
+
+    credentials: Credentials
+    reader: Reader
+    maps: tuple[CompiledMap, ...]
+    create: str
+    stock: StockMapping | None = None
+
+
+class Compiler:
+    """Checks and compiles documents with one catalogue of fields and one set of field types."""
+
+    def __init__(self, check: Check, catalogue: FieldCatalogue, types: Sequence[FieldType]) -> None:
+        self._check = check
+        self._catalogue = catalogue
+        self._types = {field_type.name: field_type for field_type in types}
+
+    def read(self, source: str, raw: Any) -> Document:
+        """
+        Return the document that a decoded JSON value is.
+
+        Raises:
+            InvalidDocument: with every problem of its shape, paths, fields and names at once.
+
+        """
+        problems = self._check(raw)
+        if problems:
+            raise InvalidDocument(source, problems)
+        document = msgspec.convert(raw, Document)
+        problems = tuple(self._problems(document))
+        if problems:
+            raise InvalidDocument(source, problems)
+        return document
+
+    def _problems(self, document: Document) -> list[Problem]:
+        found = [
+            *_attempt("settings.timezone", lambda: zone(document.settings.timezone)),
+            *_attempt("identity.primaryKey", lambda: compile_path(document.identity.primary_key)),
+            *_attempt("identity.keyField", lambda: self.field_id(document.identity.key_field)),
+        ]
+        names: dict[str, int] = {}
+        for index, data_map in enumerate(document.data_maps):
+            found += self._map_problems(f"dataMaps[{index}]", data_map)
+            first = names.setdefault(data_map.name, index)
+            if first != index:
+                found.append(
+                    Problem(
+                        f"dataMaps[{index}].name",
+                        f"{data_map.name!r} is the name of dataMaps[{first}] too: names must differ",
+                    )
+                )
+        return found
+
+    def _map_problems(self, place: str, data_map: DataMap) -> list[Problem]:
+        found = [*_attempt(f"{place}.path", lambda: compile_path(data_map.path))]
+        if data_map.field is not None:
+            found += _attempt(f"{place}.field", lambda: self.field(data_map.field or ""))
+        if data_map.field_type is not None and data_map.field_type not in self._types:
+            known = ", ".join(sorted(self._types))
+            found.append(
+                Problem(f"{place}.fieldType", f"{data_map.field_type!r} is no field type; known are {known}")
+            )
+        return found
+
+    def field(self, name: int | str) -> Field:
+        """
+        Return the field of an id or name that can be written.
+
+        Raises:
+            ValueError: there is none, or Emarsys does not let it be written.
+
+        """
+        field = self._catalogue.find(str(name))
+        if field is None:
+            near = ", ".join(self._catalogue.suggest(str(name)))
+            hint = f"did you mean {near}? Otherwise" if near else "for a field of your own"
+            raise ValueError(f"{name!r} is no system field of Emarsys: {hint} write its numeric id")
+        problem = check_writable(field)
+        if problem is not None:
+            raise ValueError(problem)
+        return field
+
+    def field_id(self, name: int | str) -> str:
+        """Return the id of the key field, which may also be Emarsys' own `id` or `uid`."""
+        return str(name) if name in ("id", "uid") else self.field(name).id
+
+    def compile(
+        self, space: str, host: str, document: Document, credentials: Credentials
+    ) -> CompiledSpace:
+        """Return the space of a document that `read` accepted (or the default one)."""
+        timezone = document.settings.timezone
+        identity = document.identity
+        return CompiledSpace(
+            id=space,
+            host=host,
+            key_field=self.field_id(identity.key_field),
+            timezone=timezone,
+            credentials=credentials,
+            reader=Reader(
+                compile_path(identity.primary_key),
+                identity.key_type,
+                frozenset(value.lower() for value in identity.blocked),
+            ),
+            maps=tuple(self._compile_map(data_map, timezone) for data_map in document.data_maps),
+            create=document.contacts.create,
+        )
+
+    def _compile_map(self, data_map: DataMap, timezone: str) -> CompiledMap:
+        field = None if data_map.field is None else self.field(data_map.field)
+        return CompiledMap(
+            data_map.name,
+            data_map.type,
+            compile_path(data_map.path),
+            coercion(data_map.type, timezone),
+            None if field is None else field.id,
+            None if field is None else converter(field, self._types, data_map.field_type),
+        )
+
+    def compile_stock(
+        self, space: str, host: str, stock: StockMapping, credentials: Credentials
+    ) -> CompiledSpace:
+        """Return the space of a destination with RudderStack's stock settings and no document."""
+        return CompiledSpace(
+            id=space,
+            host=host,
+            key_field=stock.key_field,
+            credentials=credentials,
+            reader=Reader(compile_trait(stock.key_property), _key_type(stock.key_field)),
+            maps=tuple(
+                CompiledMap(f"stock:{field}", "any", compile_trait(name), as_received, field)
+                for name, field in stock.fields
+            ),
+            create="always",
+            stock=stock,
+        )
+
+
+def as_received(raw: Any) -> Any:
+    """Return the value as it is: the stock destination sends values unchanged."""
+    return raw
+
+
+def _key_type(field: str) -> str:
+    return "email" if field == EMAIL_FIELD else "text"
+
+
+def _attempt(place: str, action: Callable[[], object]) -> list[Problem]:
+    try:
+        action()
+    except ValueError as error:
+        return [Problem(place, str(error))]
+    return []

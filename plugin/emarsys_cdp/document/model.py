@@ -1,0 +1,62 @@
+"""A document as frozen values: what people wrote, with defaults filled in."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+EMAIL_FIELD = "3"
+"""Emarsys field id of the e-mail address (system field list)."""
+
+
+class DataMap(Struct, frozen=True, rename="camel"):
+    """A value of calls by its JSON path, as a data type, and the Emarsys field that it updates, if any."""
+
+    name: str
+    path: str | tuple[str, ...]
+    type: str
+    field: int | str | None = None
+    field_type: str | None = None
+
+
+class Identity(Struct, frozen=True, rename="camel"):
+    """Where the primary key of the users table is, and the Emarsys field that holds it."""
+
+    primary_key: str | tuple[str, ...] = ("traits.email", "context.traits.email")
+    key_type: Literal["email", "phone", "text"] = "email"
+    key_field: int | str = EMAIL_FIELD
+    blocked: tuple[str, ...] = ()
+
+
+class Settings(Struct, frozen=True, rename="camel"):
+    """Settings of a space; durations and caps belong to the rules."""
+
+    timezone: str = "UTC"
+
+
+class Contacts(Struct, frozen=True, rename="camel"):
+    """Which calls may make a new contact in Emarsys."""
+
+    create: Literal["always", "identify", "never"] = "always"
+
+
+class Document(Struct, frozen=True, rename="camel"):
+    """Everything that is configured for a space beside the host's settings."""
+
+    revision: int = 0
+    identity: Identity = Identity()
+    settings: Settings = Settings()
+    contacts: Contacts = Contacts()
+    data_maps: tuple[DataMap, ...] = ()
+    rules: tuple[dict[str, Any], ...] = ()
+
+
+DEFAULT = Document(
+    data_maps=(
+        DataMap("email", ("traits.email",), "string", EMAIL_FIELD),
+        DataMap("first_name", ("traits.firstName", "traits.firstname", "traits.first_name"), "string", "1"),
+        DataMap("last_name", ("traits.lastName", "traits.lastname", "traits.last_name"), "string", "2"),
+    )
+)
+"""The document of a space that has none: primary key e-mail, e-mail and names mapped, no rules."""

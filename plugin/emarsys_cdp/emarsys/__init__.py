@@ -1,0 +1,1 @@
+"""Emarsys: fields, requests, signing. Everything but the client is pure."""

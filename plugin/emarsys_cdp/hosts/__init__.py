@@ -1,0 +1,1 @@
+"""Hosts: what each of them sends and what it takes as an answer."""

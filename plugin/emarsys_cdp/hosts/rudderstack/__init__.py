@@ -1,0 +1,1 @@
+"""RudderStack: processor and router transform, plain and compacted."""

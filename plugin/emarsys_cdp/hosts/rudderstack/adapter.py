@@ -1,0 +1,192 @@
+"""Answers the host's requests: groups jobs by destination, has them processed, and puts the answer together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from emarsys_cdp.calls import make_call
+from emarsys_cdp.document.compile import CompiledSpace
+from emarsys_cdp.hosts.rudderstack import encode
+from emarsys_cdp.hosts.rudderstack.decode import Job, decode
+from emarsys_cdp.hosts.rudderstack.dynamic_config import resolve
+from emarsys_cdp.pipeline import Answer, Pipeline
+from emarsys_cdp.spaces import Spaces
+from emarsys_cdp.values.times import parse_time
+from emarsys_cdp_hooks import Call, Filtered, Postponed, Refused, RetryLater, StopAndFix
+
+HOST = "rudderstack"
+
+_log = structlog.get_logger("emarsys_cdp.rudderstack")
+_canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+Settled = dict[int, Refused | Filtered | Postponed]
+
+
+class _Group:
+    """The jobs of one request that are for the same space."""
+
+    def __init__(self, space: CompiledSpace) -> None:
+        self.space = space
+        self.calls: list[Call] = []
+        self.alone: set[int] = set()
+
+
+class RudderStack:
+    """The three transform endpoints; *clock* gives milliseconds since 1970 UTC."""
+
+    def __init__(self, pipeline: Pipeline, spaces: Spaces, clock: Callable[[], int]) -> None:
+        self._pipeline = pipeline
+        self._spaces = spaces
+        self._clock = clock
+
+    async def router(self, body: bytes) -> bytes:
+        """
+        Answer `POST /routerTransform`.
+
+        Raises:
+            DropCall: the request cannot be read.
+
+        """
+        return encode.encode({"output": await self._route(decode(body))})
+
+    async def batch(self, body: bytes) -> bytes:
+        """
+        Answer `POST /batch`: requests of the processor stage pass as they are, calls as in `router`.
+
+        Raises:
+            DropCall: the request cannot be read.
+
+        """
+        jobs = decode(body)
+        made = [job for job in jobs if job.message is not None and "endpoint" in job.message]
+        numbers = {job.index for job in made}
+        calls = await self._route([job for job in jobs if job.index not in numbers], jobs)
+        return encode.encode([*map(encode.passed_output, made), *calls])
+
+    async def processor(self, body: bytes) -> bytes:
+        """
+        Answer `POST /v0/destinations/emarsys`, in the order of the events.
+
+        Raises:
+            DropCall: the request cannot be read.
+            RetryLater: the whole request has to come again: at this stage a failed event is lost.
+
+        """
+        jobs = decode(body)
+        groups, settled = self._groups(jobs)
+        outputs: dict[int, list[dict[str, Any]]] = {}
+        for group in groups:
+            for answer in await self._process(group, merge=False):
+                settled |= answer.settled
+                for outgoing in answer.outgoing:
+                    index = outgoing.calls[0]
+                    outputs[index] = encode.processor_outputs(outgoing, jobs[index])
+        for index, decision in settled.items():
+            if isinstance(decision, Postponed):
+                raise RetryLater(decision.reason)
+            outputs[index] = [encode.settled_output(jobs[index], decision, "processor")]
+        return encode.encode([output for job in jobs for output in outputs[job.index]])
+
+    async def _route(self, jobs: Sequence[Job], every: Sequence[Job] | None = None) -> list[dict[str, Any]]:
+        """Return the router outputs of jobs; *every* holds all jobs of the request by their index."""
+        by_index = jobs if every is None else every
+        groups, settled = self._groups(jobs)
+        outputs: list[dict[str, Any]] = []
+        for group in groups:
+            try:
+                answers = await self._process(group, merge=True)
+            except RetryLater as error:
+                settled |= {call.index: Postponed(str(error)) for call in group.calls}
+                continue
+            for answer in answers:
+                settled |= answer.settled
+                outputs += [
+                    encode.router_output(outgoing, [by_index[index] for index in outgoing.calls])
+                    for outgoing in answer.outgoing
+                ]
+        return outputs + [
+            encode.settled_output(by_index[index], decision, "router") for index, decision in settled.items()
+        ]
+
+    def _groups(self, jobs: Sequence[Job]) -> tuple[list[_Group], Settled]:
+        """Return the jobs' calls by space; jobs that cannot be processed are settled."""
+        groups: dict[int, _Group] = {}
+        settled: Settled = {}
+        now = self._clock()
+        known: dict[int, CompiledSpace | str] = {}
+        for job in jobs:
+            if job.error is not None or job.message is None or job.destination is None:
+                settled[job.index] = Refused(job.error or "the job has no call")
+                continue
+            space, message = self._space(job, known)
+            if isinstance(space, str):
+                settled[job.index] = Refused(space)
+                continue
+            group = groups.setdefault(id(space), _Group(space))
+            arrival = _arrival(job.metadata.receivedAt, message.get("receivedAt"), now)
+            group.calls.append(make_call(job.index, message, arrival))
+            if job.metadata.dontBatch is True:
+                group.alone.add(job.index)
+        return list(groups.values()), settled
+
+    def _space(
+        self, job: Job, known: dict[int, CompiledSpace | str]
+    ) -> tuple[CompiledSpace | str, dict[str, Any]]:
+        """Return the space of a job and its message, without what went into the settings."""
+        destination, message = job.destination, job.message
+        assert destination is not None  # noqa: S101 - the caller has settled jobs without one
+        assert message is not None  # noqa: S101
+        config = destination.Config
+        if destination.hasDynamicConfig is not False and destination.dynamic():
+            config, message = resolve(config, message)
+            return self._compiled(job, config), message
+        space = known.get(id(destination))
+        if space is None:
+            space = known[id(destination)] = self._compiled(job, config)
+        return space, message
+
+    def _compiled(self, job: Job, config: dict[str, Any]) -> CompiledSpace | str:
+        name = job.metadata.destinationId or (job.destination.ID if job.destination else "")
+        if not isinstance(name, str) or not name:
+            return "metadata.destinationId is missing: it names the destination"
+        try:
+            return self._spaces.get(name, HOST, _canonical(config), config)
+        except StopAndFix as error:
+            return f"destination {name}: {error}"
+
+    async def _process(self, group: _Group, *, merge: bool) -> list[Answer]:
+        """
+        Process a group; when that fails by a fault of ours, process its calls one by one.
+
+        So a call that meets a fault costs only itself.
+        """
+        alone = frozenset(group.alone)
+        try:
+            return [await self._pipeline.process(group.space, group.calls, merge=merge, alone=alone)]
+        except RetryLater:
+            raise
+        except Exception as error:
+            _log.exception("batch_failed", space=group.space.id, calls=len(group.calls))
+            if len(group.calls) == 1:
+                reason = f"a fault of emarsys-cdp ({type(error).__name__}); its log says more"
+                return [Answer((), {group.calls[0].index: Postponed(reason)})]
+        answers: list[Answer] = []
+        for call in group.calls:
+            single = _Group(group.space)
+            single.calls = [call]
+            answers += await self._process(single, merge=merge)
+        return answers
+
+
+def _arrival(*given: Any) -> int:
+    """Return when the call arrived: the first time that can be read; the last one is a number."""
+    for value in given[:-1]:
+        time = parse_time(value) if isinstance(value, str) else None
+        if time is not None:
+            return time
+    return int(given[-1])

@@ -1,0 +1,72 @@
+"""JSON logs on stderr, with a processor that hides secrets."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import structlog
+
+HIDDEN = "***"
+
+_SECRET_NAMES = re.compile(
+    r"api_?key|secret|password|passwd|authorization|x-wsse|token|cookie|credential|emersysuser", re.IGNORECASE
+)
+_SECRET_TEXTS = re.compile(
+    r"(?i)(?P<kind>bearer|basic)\s+[\w.~+/=-]+"
+    r"|PasswordDigest=\"[^\"]*\""
+    r"|\b(?:oauth2|wsse):[^\s\"',}]+"
+    r"|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@"
+    r"|\"(?P<name>apiKey|emersysUserSecret|emersysUsername)\"\s*:\s*\"[^\"]*\""
+)
+
+
+def hide_secrets(
+    logger: Any,  # noqa: ARG001 - the signature of a processor
+    method: str,  # noqa: ARG001
+    event: MutableMapping[str, Any],
+) -> MutableMapping[str, Any]:
+    """Replace what is or looks like a secret by `***`, at any depth of the log event."""
+    for key in event:
+        event[key] = _hide(key, event[key])
+    return event
+
+
+def _hide(key: str, value: Any) -> Any:
+    if _SECRET_NAMES.search(key) and value is not None and not isinstance(value, bool):
+        return HIDDEN
+    if isinstance(value, str):
+        return _SECRET_TEXTS.sub(_hide_text, value)
+    if isinstance(value, Mapping):
+        return {str(name): _hide(str(name), child) for name, child in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_hide("", child) for child in value]
+    return value
+
+
+def _hide_text(match: re.Match[str]) -> str:
+    if match["kind"]:
+        return f"{match['kind']} {HIDDEN}"
+    if match["scheme"]:
+        return f"{match['scheme']}{HIDDEN}@"
+    return f'"{match["name"]}": "{HIDDEN}"' if match["name"] else HIDDEN
+
+
+def configure_logging(level: str) -> None:
+    """Write logs of this level and above as one JSON object a line on stderr; called once, by the commands."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            hide_secrets,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

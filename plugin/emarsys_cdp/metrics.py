@@ -1,0 +1,58 @@
+"""Counters for Prometheus: what came in, what became of it, what went out. No label holds personal data."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+KNOWN_TYPES = frozenset(("identify", "track", "page", "screen", "group", "alias"))
+
+
+class Metrics:
+    """The counters of one process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._calls = Counter(
+            "emarsys_cdp_calls",
+            "Calls by what became of them.",
+            ("host", "type", "outcome"),
+            registry=self.registry,
+        )
+        self._warnings = Counter(
+            "emarsys_cdp_warnings",
+            "Calls that met a condition worth looking at.",
+            ("code",),
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "emarsys_cdp_requests",
+            "Emarsys requests handed to the host, by kind.",
+            ("kind",),
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "emarsys_cdp_http_seconds",
+            "Time to answer the host.",
+            ("path", "status"),
+            registry=self.registry,
+        )
+
+    def count_calls(self, host: str, kind: str, outcome: str, number: int = 1) -> None:
+        """Count calls; an unknown type counts as `other`."""
+        self._calls.labels(host, kind if kind in KNOWN_TYPES else "other", outcome).inc(number)
+
+    def count_warning(self, code: str) -> None:
+        """Count a call with a warning."""
+        self._warnings.labels(code).inc()
+
+    def count_request(self, path: str) -> None:
+        """Count a request by the first part of its path: contact, contactlist, event."""
+        self._requests.labels(path.split("/", 1)[0]).inc()
+
+    def observe(self, path: str, status: int, seconds: float) -> None:
+        """Count an answered HTTP request."""
+        self._seconds.labels(path, str(status)).observe(seconds)
+
+    def expose(self) -> bytes:
+        """Return all counters in Prometheus' text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,281 @@
+"""
+The way of a batch of calls: the only module that knows the order of the steps.
+
+    enrich, drop -> validate -> identifiers -> data maps -> users table -> actions -> Emarsys requests -> signing
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from emarsys_cdp.document.compile import CompiledSpace
+from emarsys_cdp.emarsys.signing import Signer, endpoint
+from emarsys_cdp.extensions import Steps
+from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.metrics import Metrics
+from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.store.keys import Namer
+from emarsys_cdp_hooks import (
+    Action,
+    Call,
+    Decision,
+    Delivery,
+    Filtered,
+    Identifiers,
+    Json,
+    Postponed,
+    Profile,
+    Refused,
+    StoredValue,
+    Unfit,
+    UpsertContact,
+)
+
+_log = structlog.get_logger("emarsys_cdp.pipeline")
+
+MAX_ERROR = 2000
+"""Longest text about values that were left out, in characters."""
+
+
+class HttpRequest(Struct, frozen=True):
+    """A signed request, ready to send."""
+
+    method: str
+    url: str
+    path: str
+    headers: Mapping[str, str]
+    body: Mapping[str, Json]
+
+
+class Outgoing(Struct, frozen=True):
+    """
+    Requests to send one after another, and the indexes of the calls that are done then.
+
+    *left_out* says which values of these calls did not fit and are not in the requests; empty: none.
+    """
+
+    requests: tuple[HttpRequest, ...]
+    calls: tuple[int, ...]
+    left_out: str = ""
+
+
+class Answer(Struct, frozen=True):
+    """What becomes of a batch: every call is in one outgoing or settled by its index."""
+
+    outgoing: tuple[Outgoing, ...]
+    settled: Mapping[int, Refused | Filtered | Postponed]
+
+
+class Pipeline:
+    """Processes batches of calls of one space each; *clock* gives milliseconds since 1970 UTC."""
+
+    def __init__(
+        self,
+        steps: Steps,
+        rounds: Rounds,
+        namer: Namer,
+        signer: Signer,
+        metrics: Metrics,
+        clock: Callable[[], int],
+        api_base: str,
+    ) -> None:
+        self._steps = steps
+        self._rounds = rounds
+        self._namer = namer
+        self._signer = signer
+        self._metrics = metrics
+        self._clock = clock
+        self._api_base = api_base
+
+    async def process(
+        self,
+        space: CompiledSpace,
+        calls: Sequence[Call],
+        *,
+        merge: bool = True,
+        alone: frozenset[int] = frozenset(),
+    ) -> Answer:
+        """
+        Take calls in and return the Emarsys requests for them.
+
+        *merge* allows one request for several calls; the calls in *alone* get requests of their own all the same.
+
+        Raises:
+            RetryLater: the store, the token or an extension that may drop calls is out of order; the host has to
+                send the whole batch again, which does no harm.
+
+        """
+        now = self._clock()
+        settled: dict[int, Refused | Filtered | Postponed] = {}
+        accepted = self._accept(space, calls, now, settled)
+        identifiers = self._steps.identifiers(space, accepted)
+        values, unfit = _split_unfit(self._steps.values(space, accepted))
+        entries = [self._entry(space, *parts) for parts in zip(accepted, identifiers, values, strict=True)]
+        added = await self._rounds.add(entries)
+        profiles = [one.profile for one in added]
+        decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
+        actions, left_out = _actions(accepted, decisions, added, settled)
+        outgoing = await self._outgoing(space, actions, left_out, merge, alone)
+        self._count(space, calls, identifiers, added, settled, outgoing)
+        return Answer(outgoing, settled)
+
+    def _accept(
+        self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]
+    ) -> Sequence[Call]:
+        """Return the calls that go on; what is dropped or refused is settled."""
+        calls = self._steps.enrich(space, calls, now)
+        reasons = self._steps.drop(space, calls, now)
+        for call, reason in zip(calls, reasons, strict=True):
+            if reason is not None:
+                settled[call.index] = Filtered(reason)
+        for call, refusal in zip(calls, self._steps.validate(space, calls), strict=True):
+            if refusal is not None:
+                settled.setdefault(call.index, refusal)
+        return calls if not settled else [call for call in calls if call.index not in settled]
+
+    def _entry(
+        self, space: CompiledSpace, call: Call, ids: Identifiers, values: Mapping[str, Any]
+    ) -> Entry:
+        time, message_id, namer = call.event_time, call.message_id, self._namer
+        return Entry(
+            space.id,
+            call.type,
+            message_id,
+            time,
+            ids,
+            (
+                None if ids.user is None else namer(space.id, "u", ids.user),
+                None if ids.key is None else namer(space.id, "k", ids.key),
+                None if ids.anon is None else namer(space.id, "a", ids.anon),
+            ),
+            {name: StoredValue(value, time, message_id) for name, value in values.items()},
+        )
+
+    def _decide(
+        self,
+        space: CompiledSpace,
+        calls: Sequence[Call],
+        identifiers: Sequence[Identifiers],
+        profiles: Sequence[Profile | None],
+        unfit: Sequence[list[str]],
+        now: int,
+    ) -> list[Decision]:
+        decisions = self._steps.decide(space, calls, identifiers, profiles, now)
+        return [_with_unfit(*parts) if parts[1] else parts[0] for parts in zip(decisions, unfit, strict=True)]
+
+    async def _outgoing(
+        self,
+        space: CompiledSpace,
+        actions: list[tuple[int, tuple[Action, ...]]],
+        left_out: Mapping[int, str],
+        merge: bool,
+        alone: frozenset[int],
+    ) -> tuple[Outgoing, ...]:
+        if not actions:
+            return ()
+        single = [pair for pair in actions if pair[0] in alone]
+        rest = actions if not single else [pair for pair in actions if pair[0] not in alone]
+        deliveries = [
+            *(self._steps.requests(space, rest, merge) if rest else ()),
+            *(self._steps.requests(space, single, False) if single else ()),
+        ]
+        headers = await self._signer.prepare(space.credentials)
+        return tuple(self._sign(space, delivery, headers, left_out) for delivery in deliveries)
+
+    def _sign(
+        self,
+        space: CompiledSpace,
+        delivery: Delivery,
+        headers: Callable[[], Mapping[str, str]],
+        left_out: Mapping[int, str],
+    ) -> Outgoing:
+        requests = []
+        for request in delivery.requests:
+            url = endpoint(self._api_base, space.credentials, request.path)
+            requests.append(HttpRequest(request.method, url, request.path, headers(), request.body))
+            self._metrics.count_request(request.path)
+        texts = [left_out[index] for index in delivery.calls if index in left_out] if left_out else []
+        return Outgoing(tuple(requests), delivery.calls, "; ".join(texts)[:MAX_ERROR])
+
+    def _count(
+        self,
+        space: CompiledSpace,
+        calls: Sequence[Call],
+        identifiers: Sequence[Identifiers],
+        added: Sequence[Added],
+        settled: Mapping[int, Refused | Filtered | Postponed],
+        outgoing: Sequence[Outgoing],
+    ) -> None:
+        """Count and log what became of the batch."""
+        outcomes = Counter(
+            (call.type, _OUTCOMES[type(settled[call.index])] if call.index in settled else "request")
+            for call in calls
+        )
+        for (kind, outcome), number in outcomes.items():
+            self._metrics.count_calls(space.host, kind, outcome, number)
+        for ids, one in zip(identifiers, added, strict=True):
+            for code in (*ids.warnings, *one.warnings):
+                self._metrics.count_warning(code)
+        for index, decision in settled.items():
+            if not isinstance(decision, Filtered):
+                _log.info("call_refused", space=space.id, index=index, reason=decision.reason)
+        for one_out in outgoing:
+            if one_out.left_out:
+                self._metrics.count_warning("value_left_out")
+                _log.warning("values_left_out", space=space.id, reason=one_out.left_out)
+
+
+_OUTCOMES = {Refused: "refused", Filtered: "filtered", Postponed: "postponed"}
+
+
+def _split_unfit(mapped: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[list[str]]]:
+    """Return for each call the values that fit, and the reasons of those that do not."""
+    values: list[Mapping[str, Any]] = []
+    unfit: list[list[str]] = []
+    for read in mapped:
+        reasons = [value.reason for value in read.values() if type(value) is Unfit]
+        values.append(
+            {name: value for name, value in read.items() if type(value) is not Unfit} if reasons else read
+        )
+        unfit.append(reasons)
+    return values, unfit
+
+
+def _with_unfit(decision: Decision, reasons: list[str]) -> Decision:
+    """Add what did not fit to the decision; a call that has nothing else to send is refused with it."""
+    if isinstance(decision, Filtered):
+        return Refused("; ".join(reasons))
+    if not isinstance(decision, tuple):
+        return decision
+    return tuple(
+        replace(action, left_out=(*action.left_out, *reasons)) if isinstance(action, UpsertContact) else action
+        for action in decision
+    )
+
+
+def _actions(
+    calls: Sequence[Call],
+    decisions: Sequence[Decision],
+    added: Sequence[Added],
+    settled: dict[int, Refused | Filtered | Postponed],
+) -> tuple[list[tuple[int, tuple[Action, ...]]], dict[int, str]]:
+    """Return the actions of each call that has some, and what was left out of them; the rest is settled."""
+    actions: list[tuple[int, tuple[Action, ...]]] = []
+    left_out: dict[int, str] = {}
+    for call, decision, one in zip(calls, decisions, added, strict=True):
+        if one.failure is not None:
+            settled[call.index] = Postponed(one.failure)
+        elif isinstance(decision, tuple):
+            actions.append((call.index, decision))
+            for action in decision:
+                if type(action) is UpsertContact and action.left_out:
+                    left_out[call.index] = "; ".join(action.left_out)
+        else:
+            settled[call.index] = decision
+    return actions, left_out

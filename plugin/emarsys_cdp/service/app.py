@@ -1,0 +1,248 @@
+"""
+The HTTP side: which path is whose.
+
+The host's endpoints are answered in this ASGI application itself, because a router in front of them costs more than
+the rest of a small request; everything else that is ours is a Starlette application, and what is not ours goes to
+the stock transformer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from base64 import b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+
+import msgspec
+import structlog
+from starlette.types import Receive, Scope, Send
+
+from emarsys_cdp.hosts.rudderstack.decode import destination_type
+from emarsys_cdp.service.assembly import Service
+from emarsys_cdp.service.operations import operations
+from emarsys_cdp.service.protocol import drop
+from emarsys_cdp_hooks import DropCall, RetryLater
+
+MAX_BODY = 256 * 1024 * 1024
+"""Largest request that is read, in bytes."""
+
+PROCESSOR = "/v0/destinations/emarsys"
+ROUTER = "/routerTransform"
+BATCH = "/batch"
+OPERATIONS = ("/health", "/ready", "/metrics")
+DESTINATION_TYPE = "emarsys"
+
+RELOAD_SECONDS = 1.0
+"""Documents in files are looked at this often."""
+
+_JSON = (b"content-type", b"application/json")
+_VERSION = (b"apiversion", b"2")
+"""The header without which a RudderStack server stops working (reference 1.3, rule 5)."""
+
+_RETRY = ((b"x-rudder-should-retry", b"true"), (b"x-rudder-error-reason", b"emarsys-cdp"))
+
+_log = structlog.get_logger("emarsys_cdp.service")
+
+
+class TooLarge(DropCall):
+    """The request's body is larger than is read."""
+
+
+class App:
+    """
+    The ASGI application. *open_service* makes the running service when the server starts.
+
+    *new_id* makes ids for requests that bring none.
+    """
+
+    def __init__(
+        self, open_service: Callable[[], AbstractAsyncContextManager[Service]], new_id: Callable[[], str]
+    ) -> None:
+        self._open_service = open_service
+        self._new_id = new_id
+        self._service: Service | None = None
+        self._operations = operations(lambda: self._service)
+        self._own: Mapping[str, Callable[[Service, bytes], Awaitable[bytes]]] = {
+            PROCESSOR: lambda service, body: service.rudderstack.processor(body),
+            ROUTER: lambda service, body: service.rudderstack.router(body),
+            BATCH: lambda service, body: service.rudderstack.batch(body),
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the service between the server's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        service, path = self._service, scope["path"]
+        if service is None:
+            await _refuse(send, 503, "the service is starting", _RETRY)
+            return
+        if path in OPERATIONS:
+            await self._operations(scope, receive, send)
+            return
+        await self._answer(service, path, scope, receive, send)
+
+    async def _answer(self, service: Service, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request_id = _header(scope, b"x-request-id") or self._new_id()
+        structlog.contextvars.bind_contextvars(request=request_id)
+        answer = _Recorder(send, request_id)
+        own = path if path in (ROUTER, BATCH) else path.lower()
+        if not _authorized(service, scope):
+            await _refuse(answer, 503, "the host token is wrong: see EMARSYS_CDP_HOST_TOKEN", _RETRY)
+        elif own in self._own:
+            await self._transform(service, own, scope, receive, answer)
+        elif path == "/features":
+            await _features(service, scope, answer)
+        elif service.upstream is not None:
+            own = "upstream"
+            await service.upstream.forward(scope, receive, answer)
+        else:
+            own = "other"
+            await _refuse(
+                answer,
+                501,
+                f"{scope['method']} {path} is not answered here: set EMARSYS_CDP_UPSTREAM to the stock transformer",
+            )
+        service.metrics.observe(own, answer.status, time.perf_counter() - started)
+        structlog.contextvars.clear_contextvars()
+
+    async def _transform(
+        self, service: Service, path: str, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answer a transform endpoint of ours, or hand it on when it is for another destination type."""
+        if scope["method"] != "POST":
+            await _refuse(send, 501, f"{path} takes POST")
+            return
+        try:
+            body = await _read(receive)
+            if path != PROCESSOR and service.upstream is not None and destination_type(body) != DESTINATION_TYPE:
+                await service.upstream.forward(scope, receive, send, body)
+                return
+            reply = await self._own[path](service, body)
+        except TooLarge as error:
+            await _refuse(send, 413, str(error), (_VERSION,))
+        except DropCall as error:
+            _log.warning("request_refused", path=path, reason=str(error))
+            await _refuse(send, 400, str(error), (_VERSION,))
+        except RetryLater as error:
+            _log.error("request_postponed", path=path, reason=str(error))
+            await _refuse(send, 503, str(error), _RETRY)
+        except Exception as error:
+            _log.exception("request_failed", path=path)
+            await _refuse(send, 503, f"a fault of emarsys-cdp ({type(error).__name__})", _RETRY)
+        else:
+            await _send(send, 200, reply, (_VERSION,))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with AsyncExitStack() as stack:
+            try:
+                self._service = await stack.enter_async_context(self._open_service())
+            except Exception as error:  # noqa: BLE001 - the server prints it and stops
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            reloading = asyncio.create_task(_reload(self._service))
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            self._service = None
+            reloading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reloading
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class _Recorder:
+    """Passes an answer on, adds the request id, and remembers the status."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._id = (b"x-request-id", request_id.encode("latin-1", "replace"))
+        self.status = 0
+
+    async def __call__(self, message: dict[str, object]) -> None:
+        """Pass one ASGI message on."""
+        if message["type"] == "http.response.start":
+            status, headers = message["status"], message.get("headers", ())
+            self.status = status if isinstance(status, int) else 0
+            message = {**message, "headers": [*headers, self._id]}  # type: ignore[misc]  # ASGI's own types
+        await self._send(message)
+
+
+async def _reload(service: Service) -> None:
+    """Look for changed documents until cancelled."""
+    while service.documents is not None:
+        await asyncio.sleep(RELOAD_SECONDS)
+        try:
+            service.documents.refresh()
+        except OSError as error:
+            _log.error("documents_unreadable", reason=str(error))
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value).decode("latin-1")[:200]
+    return None
+
+
+def _authorized(service: Service, scope: Scope) -> bool:
+    """Compare the host token, sent as bearer token or as the password of basic authentication."""
+    wanted = service.settings.host_token
+    if wanted is None:
+        return True
+    kind, _, given = (_header(scope, b"authorization") or "").partition(" ")
+    if kind.lower() == "basic":
+        try:
+            given = b64decode(given, validate=True).decode().partition(":")[2]
+        except ValueError:
+            return False
+    elif kind.lower() != "bearer":
+        return False
+    return hmac.compare_digest(given.encode(), wanted.reveal().encode())
+
+
+async def _features(service: Service, scope: Scope, send: Send) -> None:
+    """Answer what we can do; before the stock transformer has answered once, drop the connection."""
+    features = await service.features.answer()
+    if features is None:
+        if not drop(scope):
+            await _refuse(send, 503, "the stock transformer has not answered yet", _RETRY)
+        return
+    await _send(send, 200, msgspec.json.encode(features))
+
+
+async def _read(receive: Receive) -> bytes:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body"):
+        return body
+    pieces = [body]
+    size = len(body)
+    while message.get("more_body"):
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise RetryLater("the host closed the connection before its request was whole")
+        pieces.append(message.get("body", b""))
+        size += len(pieces[-1])
+        if size > MAX_BODY:
+            raise TooLarge(f"the request has more than {MAX_BODY} bytes")
+    return b"".join(pieces)
+
+
+async def _refuse(
+    send: Send, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    await _send(send, status, msgspec.json.encode({"error": reason}), headers)
+
+
+async def _send(
+    send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
+    await send({"type": "http.response.body", "body": body})

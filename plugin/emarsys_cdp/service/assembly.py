@@ -1,0 +1,131 @@
+"""Puts the service together from its settings: the one place where parts get to know each other."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+import pluggy
+import structlog
+from msgspec import Struct
+
+from emarsys_cdp.document.compile import Compiler
+from emarsys_cdp.emarsys.field_types import built_in_field_types
+from emarsys_cdp.emarsys.fields import load_system_fields
+from emarsys_cdp.emarsys.signing import Signer
+from emarsys_cdp.emarsys.tokens import Tokens
+from emarsys_cdp.extensions import Steps, build_plugin_manager
+from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
+from emarsys_cdp.metrics import Metrics
+from emarsys_cdp.pipeline import Pipeline
+from emarsys_cdp.rounds import Rounds
+from emarsys_cdp.secrets import Seal, derive, secret_of_directory
+from emarsys_cdp.service.features import FeaturesSource
+from emarsys_cdp.service.upstream import Upstream
+from emarsys_cdp.settings import Settings
+from emarsys_cdp.spaces import DocumentFiles, Spaces
+from emarsys_cdp.store import Store
+from emarsys_cdp.store.embedded import EmbeddedServer
+from emarsys_cdp.store.keys import Namer, new_pid
+from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.validation import compile_schema
+
+_log = structlog.get_logger("emarsys_cdp.service")
+
+MAX_JITTER = 0.05
+"""Longest wait, in seconds, before a call that another worker has overtaken is tried again."""
+
+
+class World(Struct, frozen=True):
+    """What the service takes from outside itself: time in ms since 1970 UTC, and chance."""
+
+    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    jitter: Callable[[int], float] = lambda tries: random.uniform(0, min(MAX_JITTER, 0.001 * 2**tries))  # noqa: S311 - spreads tries, no secret
+
+
+class Service(Struct):
+    """The running parts that requests need."""
+
+    settings: Settings
+    store: Store
+    rudderstack: RudderStack
+    metrics: Metrics
+    features: FeaturesSource
+    upstream: Upstream | None
+    documents: DocumentFiles | None
+
+
+def build_compiler(manager: pluggy.PluginManager) -> Compiler:
+    """Return a compiler of documents that knows the built-in field types and those of extensions."""
+    types = [*built_in_field_types(), *Steps(manager).field_types()]
+    return Compiler(compile_schema("document"), load_system_fields(), types)
+
+
+def assemble(
+    settings: Settings,
+    store: Store,
+    secret: str,
+    client: httpx.AsyncClient,
+    manager: pluggy.PluginManager,
+    world: World,
+) -> Service:
+    """Return the service over a store. *client* fetches access tokens."""
+    compiler = build_compiler(manager)
+    documents = None if settings.rules_dir is None else DocumentFiles(settings.rules_dir, compiler)
+    if documents is not None:
+        documents.refresh()
+    metrics = Metrics()
+    seal = Seal(derive(secret, "seal"), world.random_bytes)
+    tokens = Tokens(settings.token_url, client, store, seal, world.clock)
+    pipeline = Pipeline(
+        Steps(manager),
+        Rounds(store, lambda: new_pid(world.random_bytes), world.jitter),
+        Namer(derive(secret, "identifiers")),
+        Signer(tokens, world.clock, world.random_bytes),
+        metrics,
+        world.clock,
+        settings.api_base,
+    )
+    upstream = None if settings.upstream is None else Upstream(settings.upstream)
+    rudderstack = RudderStack(pipeline, Spaces(compiler, documents), world.clock)
+    return Service(settings, store, rudderstack, metrics, FeaturesSource(upstream), upstream, documents)
+
+
+@asynccontextmanager
+async def running(settings: Settings, world: World) -> AsyncIterator[Service]:
+    """
+    Run the service: start the embedded server when there is no Redis URL, close everything at the end.
+
+    Raises:
+        StopAndFix: the embedded server does not start, or the secret cannot be read.
+
+    """
+    async with AsyncExitStack() as stack:
+        url = _store_url(settings, stack)
+        store = RedisStore(url)
+        stack.push_async_callback(store.close)
+        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        secret = (
+            settings.secret.reveal()
+            if settings.secret is not None
+            else secret_of_directory(settings.data_dir, world.random_bytes)
+        )
+        service = assemble(settings, store, secret, client, build_plugin_manager(), world)
+        if service.upstream is not None:
+            stack.push_async_callback(service.upstream.close)
+        yield service
+
+
+def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.redis_url is not None:
+        return settings.redis_url.reveal()
+    server = EmbeddedServer(settings.data_dir / "valkey")
+    server.start()
+    stack.callback(server.stop)
+    _log.info("embedded_server_started", directory=str(settings.data_dir / "valkey"))
+    return server.url

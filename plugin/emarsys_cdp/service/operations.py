@@ -1,0 +1,40 @@
+"""Endpoints for people and machines that look after the service: /health, /ready, /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from emarsys_cdp import __version__
+from emarsys_cdp.service.assembly import Service
+from emarsys_cdp.store import StoreUnavailable
+
+
+def operations(current: Callable[[], Service | None]) -> Starlette:
+    """Return the application of these endpoints; *current* is the running service, None before its start."""
+
+    async def health(request: Request) -> Response:  # noqa: ARG001 - the signature of a route
+        return JSONResponse({"status": "ok", "version": __version__})
+
+    async def ready(request: Request) -> Response:  # noqa: ARG001
+        service = current()
+        if service is None:
+            return JSONResponse({"status": "starting"}, 503)
+        try:
+            await service.store.ping()
+        except StoreUnavailable as error:
+            return JSONResponse({"status": "not ready", "problems": [str(error)]}, 503)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics(request: Request) -> Response:  # noqa: ARG001
+        service = current()
+        return Response(b"" if service is None else service.metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
+    )

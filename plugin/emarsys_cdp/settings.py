@@ -1,0 +1,120 @@
+"""Settings of the service: environment or a TOML file to one frozen value, read once."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from emarsys_cdp.credentials import Secret
+from emarsys_cdp.secrets import MIN_SECRET
+from emarsys_cdp_hooks import StopAndFix
+
+PREFIX = "EMARSYS_CDP_"
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+VARIABLES = {
+    "REDIS_URL": "Redis or Valkey for the users table, as redis://host:6379/0; none: a server of our own.",
+    "DATA_DIR": "Directory of the embedded server and the secret; default ~/.local/share/emarsys-cdp.",
+    "SECRET": "At least 16 characters that keys are derived from; required with a Redis of your own.",
+    "UPSTREAM": "URL of the stock RudderStack transformer; everything that is not for Emarsys goes there.",
+    "API_BASE": "Base URL of the Emarsys API; default https://api.emarsys.net/api.",
+    "TOKEN_URL": "OAuth 2.0 token URL; default https://auth.emarsys.net/oauth2/token.",
+    "HOST_TOKEN": "When set, hosts must send it as bearer token or basic password.",
+    "RULES_DIR": "Directory of documents: <destination id>.json, default.json for all others.",
+    "LOG_LEVEL": "debug, info (default), warning or error.",
+}
+"""Every variable, without the prefix, with its meaning."""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the service is told from outside."""
+
+    redis_url: Secret | None = None
+    data_dir: Path = Path("~/.local/share/emarsys-cdp")
+    secret: Secret | None = None
+    upstream: str | None = None
+    api_base: str = "https://api.emarsys.net/api"
+    token_url: str = "https://auth.emarsys.net/oauth2/token"  # noqa: S105 - an address, not a secret
+    host_token: Secret | None = None
+    rules_dir: Path | None = None
+    log_level: str = "info"
+
+
+def read_settings(environment: Mapping[str, str], config: Path | None = None) -> Settings:
+    """
+    Return the settings of the environment; what it lacks is taken from a TOML file with the same names.
+
+    Raises:
+        StopAndFix: with every wrong setting at once; no value of a secret is shown.
+
+    """
+    given = {**_from_file(config), **_from_environment(environment)}
+    problems = [f"{PREFIX}{name} is no setting of emarsys-cdp" for name in sorted(set(given) - set(VARIABLES))]
+    problems += _problems(given)
+    if problems:
+        raise StopAndFix("\n".join(problems))
+    values: dict[str, Any] = {name.lower(): value for name, value in given.items()}
+    for name in ("redis_url", "secret", "host_token"):
+        if name in values:
+            values[name] = Secret(values[name])
+    for name in ("data_dir", "rules_dir"):
+        if name in values:
+            values[name] = Path(values[name]).expanduser()
+    for name in ("api_base", "upstream"):
+        if name in values:
+            values[name] = values[name].rstrip("/")
+    settings = Settings(**values)
+    return settings if "data_dir" in values else _expanded(settings)
+
+
+def _expanded(settings: Settings) -> Settings:
+    from msgspec.structs import replace
+
+    return replace(settings, data_dir=settings.data_dir.expanduser())
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: environment[PREFIX + name].strip()
+        for name in VARIABLES
+        if environment.get(PREFIX + name, "").strip()
+    }
+
+
+def _from_file(path: Path | None) -> dict[str, str]:
+    if path is None:
+        return {}
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise StopAndFix(f"{path} cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StopAndFix(f"{path} is no TOML: {error}") from error
+    return {name.upper().removeprefix(PREFIX): str(value) for name, value in table.items()}
+
+
+def _problems(given: Mapping[str, str]) -> list[str]:
+    problems: list[str] = []
+    for name in ("UPSTREAM", "API_BASE", "TOKEN_URL"):
+        if name in given and not _is_http(given[name]):
+            problems.append(f"{PREFIX}{name} is no http or https URL: write for instance http://transformer:9090")
+    if "REDIS_URL" in given and "SECRET" not in given:
+        problems.append(f"{PREFIX}SECRET is missing: with a Redis of your own set it to a random text, the same everywhere")
+    if len(given.get("SECRET", "x" * MIN_SECRET)) < MIN_SECRET:
+        problems.append(f"{PREFIX}SECRET is too short: at least {MIN_SECRET} characters")
+    if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:
+        problems.append(f"{PREFIX}LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    if "RULES_DIR" in given and not Path(given["RULES_DIR"]).expanduser().is_dir():
+        problems.append(f"{PREFIX}RULES_DIR {given['RULES_DIR']} is no directory")
+    return problems
+
+
+def _is_http(text: str) -> bool:
+    parts = urlsplit(text)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)

@@ -1,0 +1,126 @@
+"""Spaces by the host's settings and the documents in force; compiled once and kept until either changes."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from emarsys_cdp.credentials import read_credentials
+from emarsys_cdp.document.compile import CompiledSpace, Compiler
+from emarsys_cdp.document.model import DEFAULT, Document
+from emarsys_cdp.document.stock import read_stock
+from emarsys_cdp_hooks import EmarsysCdpError, InvalidDocument, Problem, StopAndFix
+
+MAX_SPACES = 4096
+"""Compiled spaces kept; with dynamic settings one destination may have many."""
+
+DEFAULT_NAME = "default"
+"""`default.json` in the directory of documents serves every space without a file of its own."""
+
+_log = structlog.get_logger("emarsys_cdp.spaces")
+
+
+def read_document(path: Path, compiler: Compiler) -> Document:
+    """
+    Return the document in a file.
+
+    Raises:
+        InvalidDocument: it cannot be read, is no JSON, or has problems; all of them are listed.
+
+    """
+    try:
+        raw = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InvalidDocument(str(path), (Problem("file", f"cannot be read: {error.strerror}"),)) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidDocument(str(path), (Problem("file", f"is no JSON: {error}"),)) from error
+    return compiler.read(str(path), raw)
+
+
+class DocumentFiles:
+    """
+    Documents as `<space>.json` files in a directory, read again when they change.
+
+    A file that becomes invalid leaves the document of before in force, and the log says what is wrong.
+    """
+
+    def __init__(self, directory: Path, compiler: Compiler) -> None:
+        self._directory = directory
+        self._compiler = compiler
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self._documents: dict[str, Document] = {}
+        self.generation = 0
+
+    def __getitem__(self, space: str) -> Document | None:
+        """Return the document of a space, None when it has none."""
+        return self._documents.get(space) or self._documents.get(DEFAULT_NAME)
+
+    def refresh(self) -> tuple[InvalidDocument, ...]:
+        """Read what has changed since the last time; return the problems of invalid files."""
+        problems: list[InvalidDocument] = []
+        stamps = {path.stem: (path, path.stat()) for path in sorted(self._directory.glob("*.json"))}
+        for space, (path, stat) in stamps.items():
+            stamp = (stat.st_mtime_ns, stat.st_size)
+            if self._stamps.get(space) == stamp:
+                continue
+            self._stamps[space] = stamp
+            try:
+                self._documents[space] = read_document(path, self._compiler)
+            except InvalidDocument as error:
+                problems.append(error)
+                _log.error("document_refused", space=space, problems=[str(one) for one in error.problems])
+            else:
+                self.generation += 1
+                _log.info("document_loaded", space=space, rules=len(self._documents[space].rules))
+        for space in set(self._stamps) - set(stamps):
+            del self._stamps[space]
+            if self._documents.pop(space, None) is not None:
+                self.generation += 1
+        return tuple(problems)
+
+
+class Spaces:
+    """The spaces of all destinations."""
+
+    def __init__(self, compiler: Compiler, documents: DocumentFiles | None = None) -> None:
+        self._compiler = compiler
+        self._documents = documents
+        self._generation = 0
+        self._known: OrderedDict[tuple[str, bytes], CompiledSpace | str] = OrderedDict()
+
+    def get(self, space: str, host: str, fingerprint: bytes, settings: Mapping[str, Any]) -> CompiledSpace:
+        """
+        Return the space of a destination. *fingerprint* are bytes that differ when the settings do.
+
+        Raises:
+            StopAndFix: the settings are wrong; the message shows no secret.
+
+        """
+        if self._documents is not None and self._documents.generation != self._generation:
+            self._generation = self._documents.generation
+            self._known.clear()
+        key = (space, fingerprint)
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = self._make(space, host, settings)
+            if len(self._known) > MAX_SPACES:
+                self._known.popitem(last=False)
+        if isinstance(known, str):
+            raise StopAndFix(known)
+        return known
+
+    def _make(self, space: str, host: str, settings: Mapping[str, Any]) -> CompiledSpace | str:
+        try:
+            credentials = read_credentials(settings)
+            document = None if self._documents is None else self._documents[space]
+            stock = read_stock(settings) if document is None else None
+            if stock is not None:
+                return self._compiler.compile_stock(space, host, stock, credentials)
+            return self._compiler.compile(space, host, document or DEFAULT, credentials)
+        except EmarsysCdpError as error:
+            return str(error)

@@ -1,0 +1,1 @@
+"""The built-in steps: implementations of the hooks, one module a step. Pure."""

@@ -1,0 +1,78 @@
+"""What a call sends in a space with a document: the contact with its mapped fields, the same for every type."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from emarsys_cdp.document.compile import CompiledSpace
+from emarsys_cdp_hooks import (
+    Call,
+    Decision,
+    Filtered,
+    Identifiers,
+    Json,
+    Profile,
+    Refused,
+    Space,
+    UpsertContact,
+    hookimpl,
+)
+
+UNIDENTIFIABLE = Filtered("the call names nobody: no usable userId, anonymousId or primary key")
+NO_KEY = Filtered("the person has no primary key yet; the values wait in the users table")
+NOTHING_MAPPED = Filtered("the call carries no value of a data map with a field, or newer ones are known")
+
+
+@hookimpl(trylast=True)
+def emarsys_cdp_decide_actions(
+    space: Space,
+    calls: Sequence[Call],
+    identifiers: Sequence[Identifiers],
+    profiles: Sequence[Profile | None],
+) -> list[Decision] | None:
+    """Upsert the contact of each call with those of its values that are still the newest."""
+    if not isinstance(space, CompiledSpace) or space.stock is not None:
+        return None
+    return [
+        _decide(space, call, ids, profile)
+        for call, ids, profile in zip(calls, identifiers, profiles, strict=True)
+    ]
+
+
+def _decide(space: CompiledSpace, call: Call, ids: Identifiers, profile: Profile | None) -> Decision:
+    if profile is None:
+        return UNIDENTIFIABLE
+    if profile.key is None:
+        return NO_KEY
+    row, left_out = mapped_fields(space, call, profile)
+    if not row and ids.key is None:
+        return Refused("; ".join(left_out)) if left_out else NOTHING_MAPPED
+    row[space.key_field] = profile.key
+    create = space.create == "always" or (space.create == "identify" and call.type == "identify")
+    return (UpsertContact(space.key_field, profile.key, row, create, left_out=tuple(left_out)),)
+
+
+def mapped_fields(
+    space: CompiledSpace, call: Call, profile: Profile
+) -> tuple[dict[str, Json], list[str]]:
+    """
+    Return the Emarsys fields that this call sets, and what of it did not fit its field.
+
+    Only values whose stored version is this call's count: a retry of an old job never overwrites a newer value.
+    """
+    row: dict[str, Json] = {}
+    left_out: list[str] = []
+    time, message_id = call.event_time, call.message_id
+    values = profile.values
+    for data_map in space.maps:
+        convert = data_map.convert
+        if convert is None or data_map.field is None or data_map.field == space.key_field:
+            continue
+        stored = values.get(data_map.name)
+        if stored is None or stored.event_time != time or stored.message_id != message_id:
+            continue
+        try:
+            row[data_map.field] = convert(stored.value, space.timezone)
+        except ValueError as error:
+            left_out.append(f"data map {data_map.name}, field {data_map.field}: {error}")
+    return row, left_out

@@ -1,0 +1,68 @@
+"""Data maps: the values that a call carries, as the types they are configured to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from emarsys_cdp.document.compile import CompiledMap, CompiledSpace
+from emarsys_cdp.values.text import shorten
+from emarsys_cdp_hooks import Call, Json, Space, Unfit, Value, hookimpl
+
+MAX_TEXT = 16_384
+"""Longest value of a data map that the users table keeps, in characters."""
+
+MAX_ELEMENTS = 1000
+"""Most elements of a list that the users table keeps."""
+
+_EXPECTED = {
+    "string": "text, a number or true/false",
+    "numeric": "a number such as 12.50",
+    "boolean": "true or false",
+    "date": "a date such as 2025-01-06 or 2025-01-06T10:00:00Z",
+    "list": "an array of texts",
+}
+
+
+@hookimpl(trylast=True)
+def emarsys_cdp_map_values(
+    space: Space, calls: Sequence[Call]
+) -> list[dict[str, Value | Json | Unfit]] | None:
+    """Read every data map of the space from every call; what is not there is left out."""
+    if not isinstance(space, CompiledSpace):
+        return None
+    maps = space.maps
+    return [read_maps(maps, call.message) for call in calls]
+
+
+def read_maps(maps: Sequence[CompiledMap], message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of data maps in one message by the maps' names."""
+    values: dict[str, Any] = {}
+    for data_map in maps:
+        raw = data_map.read(message)
+        if raw is None:
+            continue
+        value = data_map.coerce(raw)
+        if value is None or (len(value) > MAX_TEXT if type(value) is str else not _is_small(value)):
+            values[data_map.name] = _unfit(data_map, raw, value)
+        else:
+            values[data_map.name] = value
+    return values
+
+
+def _is_small(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) <= MAX_ELEMENTS and all(_is_small(element) for element in value)
+    if isinstance(value, dict):
+        return len(value) <= MAX_ELEMENTS and all(_is_small(element) for element in value.values())
+    return not isinstance(value, str) or len(value) <= MAX_TEXT
+
+
+def _unfit(data_map: CompiledMap, raw: Any, value: Any) -> Unfit:
+    if value is None:
+        expected = _EXPECTED.get(data_map.type, "a value of its type")
+        return Unfit(f"data map {data_map.name}: {shorten(raw)} is not of type {data_map.type}: give {expected}")
+    return Unfit(
+        f"data map {data_map.name}: the value is too large: at most {MAX_TEXT} characters and "
+        f"{MAX_ELEMENTS} elements are kept"
+    )

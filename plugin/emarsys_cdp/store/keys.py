@@ -1,0 +1,90 @@
+"""
+Names of everything in Redis.
+
+All names begin with `ecdp:{xxx}:`, where the hash tag `{xxx}` is one of 1,024 shards for all spaces. A profile's
+record, its timer and its outbox rows share the shard of the profile, so one script commits them; an identifier
+row lives in the shard of its own hash.
+
+| name | type | content |
+|---|---|---|
+| `ecdp:{xxx}:p:<pid>` | string | profile record: `record.py` |
+| `ecdp:{xxx}:i:<hash>` | string | owner of an identifier: `p<pid>`, or `s` when it is shared |
+| `ecdp:{xxx}:x:<hash>` | string | something sealed that workers share: access tokens |
+
+An identifier's hash is a keyed BLAKE2b of (space, kind, value), so no name holds personal data.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from hashlib import blake2b
+
+SHARDS = 1024
+PREFIX = "ecdp:"
+RECORDS = f"{PREFIX}{{???}}:p:*"
+"""Pattern of all profile records."""
+
+SHARED = b"s"
+"""Content of the row of an identifier that belongs to nobody."""
+
+_ID_BYTES = 9
+_ROW_BYTES = 18
+
+Kind = str
+"""`u` userId, `k` primary key, `a` anonymousId."""
+
+
+def new_pid(random_bytes: Callable[[int], bytes]) -> str:
+    """Return a fresh profile id: 72 random bits as 12 characters."""
+    return urlsafe_b64encode(random_bytes(_ID_BYTES)).decode()
+
+
+def shard(name: str) -> int:
+    """Return the shard of a profile id or a row name: ten bits of its first two characters."""
+    return (_DIGITS[name[0]] << 6 | _DIGITS[name[1]]) % SHARDS
+
+
+_DIGITS = {
+    digit: value
+    for value, digit in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+}
+_TAGS = tuple(f"{PREFIX}{{{number:03x}}}:" for number in range(SHARDS))
+
+
+def record_key(pid: str) -> str:
+    """Return the key of a profile's record."""
+    return f"{_TAGS[shard(pid)]}p:{pid}"
+
+
+def row_key(name: str) -> str:
+    """Return the key of an identifier row."""
+    return f"{_TAGS[shard(name)]}i:{name}"
+
+
+def sealed_key(name: str) -> str:
+    """Return the key of sealed bytes by their name, a hash."""
+    return f"{_TAGS[shard(name)]}x:{name}"
+
+
+def owned_by(pid: str) -> bytes:
+    """Return the content of the row of an identifier that *pid* owns."""
+    return b"p" + pid.encode()
+
+
+def owner(content: bytes | None) -> str | None:
+    """Return the profile that a row names, None when it names nobody."""
+    return content[1:].decode() if content is not None and content[:1] == b"p" else None
+
+
+class Namer:
+    """Names identifier rows by a hash that only the holder of *secret* (16 to 64 bytes) can make."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+
+    def __call__(self, space: str, kind: Kind, value: str) -> str:
+        """Return the row name of an identifier: 24 characters of base64."""
+        message = f"{space}\0{kind}\0{value}".encode("utf-8", "surrogatepass")
+        digest = blake2b(message, key=self._secret, digest_size=_ROW_BYTES).digest()
+        return urlsafe_b64encode(digest).decode()

@@ -1,0 +1,69 @@
+"""The store in this process's memory: for tests and for trying things out; nothing survives the process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from emarsys_cdp.store import Claim, Commit
+from emarsys_cdp.store.record import HEADER_BYTES, header
+
+
+class MemoryStore:
+    """A `Store` in two dictionaries. Stubs stay until the process ends."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, bytes] = {}
+        self.records: dict[str, bytes] = {}
+        self.sealed: dict[str, bytes] = {}
+
+    async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the contents of identifier rows."""
+        return [self.rows.get(name) for name in names]
+
+    async def read_records(self, pids: Sequence[str]) -> list[bytes | None]:
+        """Return stored profile records."""
+        return [self.records.get(pid) for pid in pids]
+
+    async def commit(self, commits: Sequence[Commit]) -> list[bool]:
+        """Write records by compare-and-set on their revision."""
+        return [self._commit(commit) for commit in commits]
+
+    def _commit(self, commit: Commit) -> bool:
+        stored = self.records.get(commit.pid)
+        expected = header(commit.expected) if commit.expected else None
+        if (stored[:HEADER_BYTES] if stored else None) != expected:
+            return False
+        self.records[commit.pid] = commit.record
+        return True
+
+    async def claim(self, claims: Sequence[Claim]) -> list[bool]:
+        """Set identifier rows by compare-and-set on their content."""
+        return [self._claim(claim) for claim in claims]
+
+    def _claim(self, claim: Claim) -> bool:
+        if self.rows.get(claim.name) != claim.old:
+            return False
+        self.rows[claim.name] = claim.new
+        return True
+
+    async def keep(self, pids: Sequence[str]) -> None:
+        """Make stubs permanent."""
+
+    async def read_sealed(self, name: str) -> bytes | None:
+        """Return sealed bytes that workers share."""
+        return self.sealed.get(name)
+
+    async def write_sealed(self, name: str, sealed: bytes, seconds: int) -> None:  # noqa: ARG002
+        """Keep sealed bytes that workers share, until the process ends."""
+        self.sealed[name] = sealed
+
+    async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield every profile."""
+        for pid, record in list(self.records.items()):
+            yield pid, record
+
+    async def ping(self) -> None:
+        """Answer."""
+
+    async def close(self) -> None:
+        """Forget nothing: there is nothing to close."""

@@ -1,0 +1,98 @@
+"""The store in Redis 7 or Valkey: stand-alone or Cluster. One method is one pipelined round trip."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from emarsys_cdp.store import STUB_SECONDS, Claim, Commit
+from emarsys_cdp.store.keys import RECORDS, record_key, row_key, sealed_key
+from emarsys_cdp.store.record import header
+from emarsys_cdp.store.scripts import load
+from emarsys_cdp.store.topology import Topology, read_address
+
+_SCAN_COUNT = 1000
+
+
+class RedisStore:
+    """A `Store` in the servers of a Redis URL."""
+
+    def __init__(self, url: str) -> None:
+        self._commit, self._claim = load("commit"), load("claim")
+        setup = [("SCRIPT", "LOAD", script.source) for script in (self._commit, self._claim)]
+        self._topology = Topology(read_address(url), setup)
+
+    async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
+        """Return the contents of identifier rows."""
+        return await self._get([row_key(name) for name in names])
+
+    async def read_records(self, pids: Sequence[str]) -> list[bytes | None]:
+        """Return stored profile records."""
+        return await self._get([record_key(pid) for pid in pids])
+
+    async def _get(self, keys: list[str]) -> list[bytes | None]:
+        return await self._topology.run(keys, [("GET", key) for key in keys])
+
+    async def commit(self, commits: Sequence[Commit]) -> list[bool]:
+        """Write records by compare-and-set on their revision."""
+        keys = [record_key(commit.pid) for commit in commits]
+        sha = self._commit.sha
+        commands = [
+            (
+                "EVALSHA",
+                sha,
+                1,
+                key,
+                header(commit.expected) if commit.expected else b"",
+                commit.record,
+                STUB_SECONDS if commit.stub else 0,
+            )
+            for key, commit in zip(keys, commits, strict=True)
+        ]
+        return [reply == 1 for reply in await self._topology.run(keys, commands)]
+
+    async def claim(self, claims: Sequence[Claim]) -> list[bool]:
+        """Set identifier rows by compare-and-set on their content."""
+        keys = [row_key(claim.name) for claim in claims]
+        sha = self._claim.sha
+        commands = [
+            ("EVALSHA", sha, 1, key, claim.old or b"", claim.new)
+            for key, claim in zip(keys, claims, strict=True)
+        ]
+        return [reply == 1 for reply in await self._topology.run(keys, commands)]
+
+    async def keep(self, pids: Sequence[str]) -> None:
+        """Make stubs permanent."""
+        keys = [record_key(pid) for pid in pids]
+        await self._topology.run(keys, [("PERSIST", key) for key in keys])
+
+    async def read_sealed(self, name: str) -> bytes | None:
+        """Return sealed bytes that workers share."""
+        (sealed,) = await self._get([sealed_key(name)])
+        return sealed
+
+    async def write_sealed(self, name: str, sealed: bytes, seconds: int) -> None:
+        """Keep sealed bytes that workers share for some seconds."""
+        key = sealed_key(name)
+        await self._topology.run([key], [("SET", key, sealed, "EX", seconds)])
+
+    async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield every profile; one that is written meanwhile may come twice or not at all."""
+        for wire in await self._topology.masters():
+            cursor: bytes = b"0"
+            while True:
+                ((cursor, keys),) = await wire.run(
+                    [("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)]
+                )
+                for key, record in zip(keys, await wire.run(("GET", key) for key in keys), strict=True):
+                    if isinstance(record, bytes):
+                        yield key.decode().rsplit(":", 1)[1], record
+                if cursor == b"0":
+                    break
+
+    async def ping(self) -> None:
+        """Raise `StoreUnavailable` when a server does not answer."""
+        await self._topology.ping()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._topology.close()

@@ -1,0 +1,88 @@
+"""Points in time: ISO 8601 text to milliseconds since 1970 UTC and back."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+_DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+_SECONDS_DIGITS = 11
+"""Epoch numbers below 10^11 are seconds (until the year 5138), above it milliseconds (from 1973)."""
+
+
+@lru_cache(maxsize=256)
+def zone(name: str) -> ZoneInfo:
+    """
+    Return the time zone of an IANA name.
+
+    Raises:
+        ValueError: there is no such zone.
+
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError) as error:
+        raise ValueError(f"{name!r} is no IANA time zone such as Europe/Berlin") from error
+
+
+def parse_time(text: str, default_zone: tzinfo = UTC) -> int | None:
+    """Return milliseconds since 1970 for ISO 8601 text (without an offset: in *default_zone*), else None."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=default_zone)
+    try:
+        return (moment - _EPOCH) // _MILLISECOND
+    except OverflowError:
+        return None
+
+
+def parse_date(raw: object, zone_name: str) -> int | None:
+    """
+    Return milliseconds since 1970 for what a call gives as a date, else None.
+
+    Accepted: ISO 8601 text (without an offset: in the zone; a date alone: its midnight there), epoch seconds
+    or milliseconds as a number or as digits.
+    """
+    if isinstance(raw, str):
+        text = raw.strip()
+        if text.lstrip("-").isdigit() and text.isascii() and len(text) > len("20250106"):
+            return _from_epoch(int(text)) if len(text) <= _SECONDS_DIGITS + 4 else None
+        if not _looks_like_date(text):
+            return None
+        return parse_time(text, zone(zone_name))
+    if isinstance(raw, (int, float)) and not isinstance(raw, bool):
+        return _from_epoch(raw)
+    return None
+
+
+def _looks_like_date(text: str) -> bool:
+    return len(text) >= len("2025-01-06") and text[4:5] == "-"
+
+
+def _from_epoch(number: float) -> int | None:
+    if not -(10**14) < number < 10**14:
+        return None
+    return int(number if abs(number) >= 10**_SECONDS_DIGITS else number * 1000)
+
+
+def iso_time(milliseconds: int) -> str:
+    """Return `2025-01-06T10:00:00.000Z`, the only form that Emarsys takes as `event_time`."""
+    moment = _EPOCH + timedelta(milliseconds=milliseconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+
+
+def is_date_only(text: str) -> bool:
+    """Tell whether the text is a date without a time."""
+    return _DATE_ONLY.match(text) is not None
+
+
+def local_date(milliseconds: int, zone_name: str) -> date:
+    """Return the calendar date in a time zone."""
+    return (_EPOCH + timedelta(milliseconds=milliseconds)).astimezone(zone(zone_name)).date()

@@ -1,0 +1,56 @@
+"""Fixtures for all tests: real servers for the session, an empty store for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from emarsys_cdp.store import Store
+from emarsys_cdp.store.memory import MemoryStore
+from emarsys_cdp.store.redis import RedisStore
+from tests.support.servers import flush, one_node_cluster, standalone
+
+STORES = ("memory", "valkey", "cluster")
+"""Every kind of store that the same tests run on."""
+
+
+@pytest.fixture(scope="session")
+def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The embedded Valkey, stand-alone on a unix socket."""
+    with standalone(tmp_path_factory.mktemp("valkey")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One Valkey node in cluster mode."""
+    with one_node_cluster(tmp_path_factory.mktemp("cluster")) as url:
+        yield url
+
+
+@pytest.fixture(params=STORES)
+def make_store(request: pytest.FixtureRequest) -> Callable[[], Store]:
+    """Open an empty store of each kind; call it inside the test's event loop."""
+    if request.param == "memory":
+        store = MemoryStore()
+        return lambda: store
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    flush(url)
+    return lambda: RedisStore(url)
+
+
+@pytest.fixture(autouse=True)
+def _structlog_defaults() -> Iterator[None]:
+    """Put the only global state of this project back after each test."""
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's root."""
+    return Path(__file__).parent.parent
