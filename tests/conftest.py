@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import structlog
+from tests.support.servers import flush, one_node_cluster, standalone
 
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.memory import MemoryStore
 from emarsys_cdp.store.redis import RedisStore
-from tests.support.servers import flush, one_node_cluster, standalone
 
 STORES = ("memory", "valkey", "cluster")
 """Every kind of store that the same tests run on."""
@@ -19,14 +19,14 @@ STORES = ("memory", "valkey", "cluster")
 
 @pytest.fixture(scope="session")
 def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The embedded Valkey, stand-alone on a unix socket."""
+    """Run the embedded Valkey, stand-alone on a unix socket."""
     with standalone(tmp_path_factory.mktemp("valkey")) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One Valkey node in cluster mode."""
+    """Run one Valkey node in cluster mode."""
     with one_node_cluster(tmp_path_factory.mktemp("cluster")) as url:
         yield url
 
@@ -52,5 +52,5 @@ def _structlog_defaults() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The repository's root."""
+    """Return the repository's root."""
     return Path(__file__).parent.parent

@@ -42,9 +42,7 @@ def emarsys_cdp_enrich_calls(space: Space, calls: Sequence[Call], now: int) -> S
 
 
 @hookspec
-def emarsys_cdp_drop_calls(
-    space: Space, calls: Sequence[Call], now: int
-) -> Sequence[str | None] | None:
+def emarsys_cdp_drop_calls(space: Space, calls: Sequence[Call], now: int) -> Sequence[str | None] | None:
     """Return for each call why it must not be processed, or None; an error makes the host retry the batch."""
     raise NotImplementedError
 
@@ -62,9 +60,7 @@ def emarsys_cdp_read_identifiers(space: Space, calls: Sequence[Call]) -> Sequenc
 
 
 @hookspec
-def emarsys_cdp_map_values(
-    space: Space, calls: Sequence[Call]
-) -> Sequence[dict[str, Value | Json | Unfit]] | None:
+def emarsys_cdp_map_values(space: Space, calls: Sequence[Call]) -> Sequence[dict[str, Value | Json | Unfit]] | None:
     """Return for each call the values of data maps found in it; later answers win, name by name."""
     raise NotImplementedError
 

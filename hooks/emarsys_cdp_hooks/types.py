@@ -37,7 +37,7 @@ class Space(Struct, frozen=True, kw_only=True):
     timezone: str = "UTC"
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Struct, frozen=True, kw_only=True, gc=False):
     """
     One page, screen, identify, track, group or alias call.
 
@@ -54,7 +54,7 @@ class Call(Struct, frozen=True, kw_only=True):
     message: Mapping[str, Json]
 
 
-class Identifiers(Struct, frozen=True):
+class Identifiers(Struct, frozen=True, gc=False):
     """
     What a call says about who it is of, normalised; None where it says nothing usable.
 
@@ -72,7 +72,7 @@ class Identifiers(Struct, frozen=True):
         return self.user or self.anon or self.key
 
 
-class StoredValue(Struct, frozen=True, array_like=True):
+class StoredValue(Struct, frozen=True, array_like=True, gc=False):
     """The last value of a data map, with the event time (ms) and messageId of the call that brought it."""
 
     value: Value | Json
@@ -80,7 +80,7 @@ class StoredValue(Struct, frozen=True, array_like=True):
     message_id: str
 
 
-class Profile(Struct, frozen=True):
+class Profile(Struct, frozen=True, gc=False):
     """
     A person of the users table, after the calls of this request were added.
 
@@ -115,7 +115,7 @@ class Filtered(Struct, frozen=True):
     reason: str
 
 
-class UpsertContact(Struct, frozen=True):
+class UpsertContact(Struct, frozen=True, gc=False):
     """
     Write *fields* (Emarsys field id to value) of the contact whose *key_field* is *key*.
 

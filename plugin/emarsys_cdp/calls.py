@@ -11,6 +11,9 @@ import msgspec
 from emarsys_cdp.values.times import parse_time
 from emarsys_cdp_hooks import Call
 
+TYPES = ("identify", "track", "page", "screen", "group", "alias")
+"""Types of calls of the Segment specification."""
+
 FUTURE_MILLISECONDS = 5 * 60 * 1000
 """An event time further ahead of the arrival than this is taken as the arrival (a wrong clock)."""
 
@@ -28,7 +31,7 @@ def make_call(index: int, message: Mapping[str, Any], arrival: int) -> Call:
     kind = message.get("type")
     return Call(
         index=index,
-        type=kind.strip().lower() if isinstance(kind, str) else "",
+        type=kind if kind in TYPES else kind.strip().lower() if isinstance(kind, str) else "",
         message_id=message_id(message),
         event_time=event_time(message, arrival),
         arrival=arrival,

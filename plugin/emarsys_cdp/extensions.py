@@ -60,7 +60,7 @@ def _register(manager: pluggy.PluginManager, point: EntryPoint) -> None:
     try:
         plugin = point.load()
         if isinstance(plugin, type):
-            raise TypeError(f"{point.value} is a class: name a module or an instance")  # noqa: TRY301
+            raise TypeError(f"{point.value} is a class: name a module or an instance")
         manager.register(plugin, name=point.name)
         manager.check_pending()
     except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
@@ -71,11 +71,21 @@ def _register(manager: pluggy.PluginManager, point: EntryPoint) -> None:
         _log.info("extension_loaded", extension=point.name, value=point.value)
 
 
+def has_extensions(manager: pluggy.PluginManager) -> bool:
+    """Tell whether there is more than the built-in steps."""
+    return len(manager.get_plugins()) > len(BUILT_INS)
+
+
 class Steps:
-    """The hooks as functions over a batch: combines answers and keeps extensions apart."""
+    """
+    The hooks as functions over a batch: combines answers and keeps extensions apart.
+
+    The extensions of *manager* are those of the first batch; later ones are not seen.
+    """
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self._manager = manager
+        self._known: dict[str, list[tuple[str, Any]]] = {}
 
     def field_types(self) -> list[FieldType]:
         """Return the field types that extensions add."""
@@ -98,6 +108,8 @@ class Steps:
 
         """
         reasons: list[str | None] = [None] * len(calls)
+        if not self._implementations("drop_calls"):
+            return reasons
         arguments = {"space": space, "calls": calls, "now": now}
         for name, function in self._implementations("drop_calls"):
             try:
@@ -179,8 +191,12 @@ class Steps:
 
     def _implementations(self, hook: str) -> list[tuple[str, Any]]:
         """Return the implementations of a hook in pluggy's order of calling: tryfirst, then the newest first."""
-        caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
-        return [(implementation.plugin_name, implementation) for implementation in reversed(caller.get_hookimpls())]
+        known = self._known.get(hook)
+        if known is None:
+            caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
+            known = [(one.plugin_name, one) for one in reversed(caller.get_hookimpls())]
+            self._known[hook] = known
+        return known
 
     def _call(self, name: str, implementation: Any, arguments: dict[str, Any], length: int | None) -> Any:
         """Call one implementation; an extension's error is logged and counts as no answer."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
 KNOWN_TYPES = frozenset(("identify", "track", "page", "screen", "group", "alias"))
@@ -37,9 +39,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._of_calls = lru_cache(1024)(self._calls.labels)
+        self._of_requests = lru_cache(64)(self._requests.labels)
+        self._of_seconds = lru_cache(256)(self._seconds.labels)
+
     def count_calls(self, host: str, kind: str, outcome: str, number: int = 1) -> None:
         """Count calls; an unknown type counts as `other`."""
-        self._calls.labels(host, kind if kind in KNOWN_TYPES else "other", outcome).inc(number)
+        self._of_calls(host, kind if kind in KNOWN_TYPES else "other", outcome).inc(number)
 
     def count_warning(self, code: str) -> None:
         """Count a call with a warning."""
@@ -47,11 +53,11 @@ class Metrics:
 
     def count_request(self, path: str) -> None:
         """Count a request by the first part of its path: contact, contactlist, event."""
-        self._requests.labels(path.split("/", 1)[0]).inc()
+        self._of_requests(path.split("/", 1)[0]).inc()
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""
-        self._seconds.labels(path, str(status)).observe(seconds)
+        self._of_seconds(path, str(status)).observe(seconds)
 
     def expose(self) -> bytes:
         """Return all counters in Prometheus' text format."""

@@ -115,8 +115,12 @@ class Pipeline:
         settled: dict[int, Refused | Filtered | Postponed] = {}
         accepted = self._accept(space, calls, now, settled)
         identifiers = self._steps.identifiers(space, accepted)
-        values, unfit = _split_unfit(self._steps.values(space, accepted))
-        entries = [self._entry(space, *parts) for parts in zip(accepted, identifiers, values, strict=True)]
+        unfit: list[list[str]] = []
+        values = self._steps.values(space, accepted)
+        entries = [
+            self._entry(space, call, ids, _stored(call, read, unfit))
+            for call, ids, read in zip(accepted, identifiers, values, strict=True)
+        ]
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -125,9 +129,7 @@ class Pipeline:
         self._count(space, calls, identifiers, added, settled, outgoing)
         return Answer(outgoing, settled)
 
-    def _accept(
-        self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]
-    ) -> Sequence[Call]:
+    def _accept(self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]) -> Sequence[Call]:
         """Return the calls that go on; what is dropped or refused is settled."""
         calls = self._steps.enrich(space, calls, now)
         reasons = self._steps.drop(space, calls, now)
@@ -139,23 +141,9 @@ class Pipeline:
                 settled.setdefault(call.index, refusal)
         return calls if not settled else [call for call in calls if call.index not in settled]
 
-    def _entry(
-        self, space: CompiledSpace, call: Call, ids: Identifiers, values: Mapping[str, Any]
-    ) -> Entry:
-        time, message_id, namer = call.event_time, call.message_id, self._namer
-        return Entry(
-            space.id,
-            call.type,
-            message_id,
-            time,
-            ids,
-            (
-                None if ids.user is None else namer(space.id, "u", ids.user),
-                None if ids.key is None else namer(space.id, "k", ids.key),
-                None if ids.anon is None else namer(space.id, "a", ids.anon),
-            ),
-            {name: StoredValue(value, time, message_id) for name, value in values.items()},
-        )
+    def _entry(self, space: CompiledSpace, call: Call, ids: Identifiers, values: dict[str, StoredValue]) -> Entry:
+        names = self._namer.names(space.id, ids.user, ids.key, ids.anon)
+        return Entry(space.id, call.type, call.message_id, call.event_time, ids, names, values)
 
     def _decide(
         self,
@@ -214,8 +202,7 @@ class Pipeline:
     ) -> None:
         """Count and log what became of the batch."""
         outcomes = Counter(
-            (call.type, _OUTCOMES[type(settled[call.index])] if call.index in settled else "request")
-            for call in calls
+            (call.type, _OUTCOMES[type(settled[call.index])] if call.index in settled else "request") for call in calls
         )
         for (kind, outcome), number in outcomes.items():
             self._metrics.count_calls(space.host, kind, outcome, number)
@@ -234,17 +221,18 @@ class Pipeline:
 _OUTCOMES = {Refused: "refused", Filtered: "filtered", Postponed: "postponed"}
 
 
-def _split_unfit(mapped: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], list[list[str]]]:
-    """Return for each call the values that fit, and the reasons of those that do not."""
-    values: list[Mapping[str, Any]] = []
-    unfit: list[list[str]] = []
-    for read in mapped:
-        reasons = [value.reason for value in read.values() if type(value) is Unfit]
-        values.append(
-            {name: value for name, value in read.items() if type(value) is not Unfit} if reasons else read
-        )
-        unfit.append(reasons)
-    return values, unfit
+def _stored(call: Call, read: Mapping[str, Any], unfit: list[list[str]]) -> dict[str, StoredValue]:
+    """Return a call's values with their version; the reasons of those that do not fit are added to *unfit*."""
+    time, message_id = call.event_time, call.message_id
+    values = {}
+    reasons: list[str] = []
+    for name, value in read.items():
+        if type(value) is Unfit:
+            reasons.append(value.reason)
+        else:
+            values[name] = StoredValue(value, time, message_id)
+    unfit.append(reasons)
+    return values
 
 
 def _with_unfit(decision: Decision, reasons: list[str]) -> Decision:

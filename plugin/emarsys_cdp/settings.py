@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from emarsys_cdp.credentials import Secret
 from emarsys_cdp.secrets import MIN_SECRET
@@ -36,7 +36,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What the service is told from outside."""
 
     redis_url: Secret | None = None
-    data_dir: Path = Path("~/.local/share/emarsys-cdp")
+    data_dir: Path = field(default_factory=lambda: Path("~/.local/share/emarsys-cdp").expanduser())
     secret: Secret | None = None
     upstream: str | None = None
     api_base: str = "https://api.emarsys.net/api"
@@ -55,8 +55,8 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
 
     """
     given = {**_from_file(config), **_from_environment(environment)}
-    problems = [f"{PREFIX}{name} is no setting of emarsys-cdp" for name in sorted(set(given) - set(VARIABLES))]
-    problems += _problems(given)
+    unknown = sorted(set(given) - set(VARIABLES))
+    problems = [*(f"{PREFIX}{name} is no setting of emarsys-cdp" for name in unknown), *_problems(given)]
     if problems:
         raise StopAndFix("\n".join(problems))
     values: dict[str, Any] = {name.lower(): value for name, value in given.items()}
@@ -69,21 +69,12 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
     for name in ("api_base", "upstream"):
         if name in values:
             values[name] = values[name].rstrip("/")
-    settings = Settings(**values)
-    return settings if "data_dir" in values else _expanded(settings)
-
-
-def _expanded(settings: Settings) -> Settings:
-    from msgspec.structs import replace
-
-    return replace(settings, data_dir=settings.data_dir.expanduser())
+    return Settings(**values)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {
-        name: environment[PREFIX + name].strip()
-        for name in VARIABLES
-        if environment.get(PREFIX + name, "").strip()
+        name: environment[PREFIX + name].strip() for name in VARIABLES if environment.get(PREFIX + name, "").strip()
     }
 
 
@@ -100,12 +91,15 @@ def _from_file(path: Path | None) -> dict[str, str]:
 
 
 def _problems(given: Mapping[str, str]) -> list[str]:
-    problems: list[str] = []
-    for name in ("UPSTREAM", "API_BASE", "TOKEN_URL"):
-        if name in given and not _is_http(given[name]):
-            problems.append(f"{PREFIX}{name} is no http or https URL: write for instance http://transformer:9090")
+    problems = [
+        f"{PREFIX}{name} is no http or https URL: write for instance http://transformer:9090"
+        for name in ("UPSTREAM", "API_BASE", "TOKEN_URL")
+        if name in given and not _is_http(given[name])
+    ]
     if "REDIS_URL" in given and "SECRET" not in given:
-        problems.append(f"{PREFIX}SECRET is missing: with a Redis of your own set it to a random text, the same everywhere")
+        problems.append(
+            f"{PREFIX}SECRET is missing: with a Redis of your own set it to a random text, the same everywhere"
+        )
     if len(given.get("SECRET", "x" * MIN_SECRET)) < MIN_SECRET:
         problems.append(f"{PREFIX}SECRET is too short: at least {MIN_SECRET} characters")
     if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:

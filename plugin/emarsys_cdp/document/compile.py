@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from emarsys_cdp.credentials import Credentials
 from emarsys_cdp.document.model import EMAIL_FIELD, DataMap, Document
+from emarsys_cdp.document.decoder import message_decoder
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import Field, FieldCatalogue
@@ -36,6 +37,8 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     """
     A space with everything that its document and settings say, compiled.
 
+    *decoder* reads those parts of a message that the built-in steps look at, and skips the rest.
+
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
     meaning of RudderStack's stock Emarsys settings.
     """
@@ -44,6 +47,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     reader: Reader
     maps: tuple[CompiledMap, ...]
     create: str
+    decoder: msgspec.json.Decoder[dict[str, Any]]
     stock: StockMapping | None = None
 
 
@@ -97,9 +101,7 @@ class Compiler:
             found += _attempt(f"{place}.field", lambda: self.field(data_map.field or ""))
         if data_map.field_type is not None and data_map.field_type not in self._types:
             known = ", ".join(sorted(self._types))
-            found.append(
-                Problem(f"{place}.fieldType", f"{data_map.field_type!r} is no field type; known are {known}")
-            )
+            found.append(Problem(f"{place}.fieldType", f"{data_map.field_type!r} is no field type; known are {known}"))
         return found
 
     def field(self, name: int | str) -> Field:
@@ -124,9 +126,7 @@ class Compiler:
         """Return the id of the key field, which may also be Emarsys' own `id` or `uid`."""
         return str(name) if name in ("id", "uid") else self.field(name).id
 
-    def compile(
-        self, space: str, host: str, document: Document, credentials: Credentials
-    ) -> CompiledSpace:
+    def compile(self, space: str, host: str, document: Document, credentials: Credentials) -> CompiledSpace:
         """Return the space of a document that `read` accepted (or the default one)."""
         timezone = document.settings.timezone
         identity = document.identity
@@ -143,6 +143,7 @@ class Compiler:
             ),
             maps=tuple(self._compile_map(data_map, timezone) for data_map in document.data_maps),
             create=document.contacts.create,
+            decoder=message_decoder([identity.primary_key, *(data_map.path for data_map in document.data_maps)]),
         )
 
     def _compile_map(self, data_map: DataMap, timezone: str) -> CompiledMap:
@@ -156,9 +157,7 @@ class Compiler:
             None if field is None else converter(field, self._types, data_map.field_type),
         )
 
-    def compile_stock(
-        self, space: str, host: str, stock: StockMapping, credentials: Credentials
-    ) -> CompiledSpace:
+    def compile_stock(self, space: str, host: str, stock: StockMapping, credentials: Credentials) -> CompiledSpace:
         """Return the space of a destination with RudderStack's stock settings and no document."""
         return CompiledSpace(
             id=space,
@@ -171,6 +170,7 @@ class Compiler:
                 for name, field in stock.fields
             ),
             create="always",
+            decoder=message_decoder(["traits", "properties"]),
             stock=stock,
         )
 

@@ -22,8 +22,10 @@ SETTINGS = (
 
 class StockMapping(Struct, frozen=True):
     """
-    The stock settings: *fields* pairs a trait with the Emarsys field id it updates, *events* maps an event name to
-    an external event id. *key_field* is the field of the contact's key.
+    The stock settings.
+
+    *fields* pairs a trait with the Emarsys field id it updates, *events* maps an event name to an external event id.
+    *key_field* is the field of the contact's key.
     """
 
     key_field: str

@@ -12,7 +12,16 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from emarsys_cdp_hooks import Action, AddToList, Delivery, Request, Space, TriggerEvent, UpsertContact, hookimpl
+from emarsys_cdp_hooks import (
+    Action,
+    AddToList,
+    Delivery,
+    Request,
+    Space,
+    TriggerEvent,
+    UpsertContact,
+    hookimpl,
+)
 
 MAX_CONTACTS = 1000
 """Contacts of one upsert or event request (contact and event API)."""
@@ -25,9 +34,6 @@ MAX_LIST_CONTACTS = 10_000
 
 MAX_EVENT_BYTES = 1_000_000
 """Data of one event request: 1 MB (event API); read as the limit of the request, the stricter way."""
-
-_OVERHEAD = 200
-"""Bytes of a body beside its rows: key field, list id, brackets."""
 
 Address: TypeAlias = tuple[Any, ...]
 Calls: TypeAlias = Sequence[tuple[int, tuple[Action, ...]]]
@@ -57,75 +63,70 @@ def _address(action: Action) -> Address:
 def _deliveries(group: Calls) -> list[Delivery]:
     """Cut the calls of one group into deliveries that keep every limit."""
     deliveries: list[Delivery] = []
-    current = _Builder(len(group[0][1]))
-    for index, actions in group:
-        if not current.fits(actions):
-            deliveries.append(current.delivery())
-            current = _Builder(len(actions))
-        current.add(index, actions)
-    deliveries.append(current.delivery())
+    start = 0
+    while start < len(group):
+        end = _end_by_count(group, start)
+        deliveries += _cut_by_size(group[start:end])
+        start = end
     return deliveries
 
 
-class _Builder:
-    """Collects the calls of one delivery: for each of its requests the rows by contact."""
-
-    def __init__(self, requests: int) -> None:
-        self._rows: list[dict[str, Any]] = [{} for _ in range(requests)]
-        self._sizes = [_OVERHEAD] * requests
-        self._first: tuple[Action, ...] = ()
-        self._calls: list[int] = []
-        self._added: list[int] = []
-
-    def fits(self, actions: tuple[Action, ...]) -> bool:
-        """Tell whether every request keeps its limits with this call added."""
-        self._added = [_size(action) for action in actions]
-        if not self._calls:
-            return True
-        return all(
-            self._fits_one(position, action, size)
-            for position, (action, size) in enumerate(zip(actions, self._added, strict=True))
-        )
-
-    def _fits_one(self, position: int, action: Action, size: int) -> bool:
-        rows = self._rows[position]
-        if type(action) is TriggerEvent:
-            return (
-                action.key not in rows  # each contact once: a person's second event is a request of its own
-                and len(rows) < MAX_CONTACTS
-                and self._sizes[position] + size <= MAX_EVENT_BYTES
-            )
-        limit = MAX_LIST_CONTACTS if type(action) is AddToList else MAX_CONTACTS
-        return (action.key in rows or len(rows) < limit) and self._sizes[position] + size <= MAX_UPSERT_BYTES
-
-    def add(self, index: int, actions: tuple[Action, ...]) -> None:
-        """Add a call that fits."""
-        self._first = self._first or actions
-        self._calls.append(index)
-        for position, action in enumerate(actions):
-            self._sizes[position] += self._added[position]
-            rows = self._rows[position]
-            if type(action) is UpsertContact:
-                known = rows.get(action.key)
-                rows[action.key] = action.fields if known is None else {**known, **action.fields}
-            elif action.key not in rows:
-                rows[action.key] = _event_row(action) if type(action) is TriggerEvent else action.key
-
-    def delivery(self) -> Delivery:
-        """Return the requests of the calls added."""
-        requests = [
-            _request(action, list(rows.values()))
-            for action, rows in zip(self._first, self._rows, strict=True)
-        ]
-        return Delivery(tuple(requests), tuple(self._calls))
+def _end_by_count(group: Calls, start: int) -> int:
+    """Return where the calls from *start* on have to be cut so that no request has too many contacts."""
+    kinds = {type(action) for action in group[start][1]}
+    if len(group) - start <= MAX_CONTACTS and TriggerEvent not in kinds:
+        return len(group)
+    keys: list[set[str]] = [set() for _ in group[start][1]]
+    for end in range(start, len(group)):
+        for action, seen in zip(group[end][1], keys, strict=True):
+            if action.key in seen:
+                if type(action) is TriggerEvent:
+                    return end  # each contact once: a person's second event is a request of its own
+            elif len(seen) == (MAX_LIST_CONTACTS if type(action) is AddToList else MAX_CONTACTS):
+                return end
+            else:
+                seen.add(action.key)
+    return len(group)
 
 
-def _size(action: Action) -> int:
-    if type(action) is UpsertContact:
-        return len(msgspec.json.encode(action.fields)) + 1
-    if type(action) is AddToList:
-        return len(action.key) + 3
-    return len(msgspec.json.encode(_event_row(action))) + 1
+def _cut_by_size(group: Calls) -> list[Delivery]:
+    """Return one delivery, or those of both halves when a body is too large."""
+    requests = tuple(_request([actions[position] for _, actions in group]) for position in range(len(group[0][1])))
+    if len(group) > 1 and any(_is_too_large(request) for request in requests):
+        middle = len(group) // 2
+        return _cut_by_size(group[:middle]) + _cut_by_size(group[middle:])
+    return [Delivery(requests, tuple([index for index, _ in group]))]
+
+
+def _is_too_large(request: Request) -> bool:
+    limit = MAX_EVENT_BYTES if request.path.startswith("event/") else MAX_UPSERT_BYTES
+    return len(msgspec.json.encode(request.body)) > limit
+
+
+def _request(actions: Sequence[Action]) -> Request:
+    """Return the request of actions that share an address; the rows of one contact are merged."""
+    first = actions[0]
+    if type(first) is UpsertContact:
+        return _upsert(first, [action for action in actions if type(action) is UpsertContact])
+    if type(first) is AddToList:
+        keys = list(dict.fromkeys(action.key for action in actions))
+        body = {"key_id": first.key_field, "external_ids": keys}
+        return Request("POST", f"contactlist/{first.list_id}/add", body)
+    assert type(first) is TriggerEvent  # noqa: S101 - the last kind of action
+    rows = [_event_row(action) for action in actions]
+    body = {"key_id": first.key_field, **(rows[0] if len(rows) == 1 else {"contacts": rows})}
+    return Request("POST", f"event/{first.event_id}/trigger", body)
+
+
+def _upsert(first: UpsertContact, actions: Sequence[UpsertContact]) -> Request:
+    rows: dict[str, Mapping[str, Any]] = {}
+    for action in actions:
+        known = rows.get(action.key)
+        rows[action.key] = action.fields if known is None else {**known, **action.fields}
+    body: dict[str, Any] = {"key_id": first.key_field, "contacts": list(rows.values())}
+    if first.list_id is not None:
+        body["contact_list_id"] = first.list_id
+    return Request("PUT", f"contact/?create_if_not_exists={int(first.create)}", body)
 
 
 def _event_row(action: Action) -> Mapping[str, Any]:
@@ -138,18 +139,3 @@ def _event_row(action: Action) -> Mapping[str, Any]:
     row["trigger_id"] = action.trigger_id
     row["event_time"] = action.event_time
     return row
-
-
-def _request(action: Action, rows: list[Any]) -> Request:
-    if type(action) is UpsertContact:
-        body: dict[str, Any] = {"key_id": action.key_field, "contacts": rows}
-        if action.list_id is not None:
-            body["contact_list_id"] = action.list_id
-        return Request("PUT", f"contact/?create_if_not_exists={int(action.create)}", body)
-    if type(action) is AddToList:
-        return Request(
-            "POST", f"contactlist/{action.list_id}/add", {"key_id": action.key_field, "external_ids": rows}
-        )
-    assert type(action) is TriggerEvent  # noqa: S101 - the last kind of action
-    body = {"key_id": action.key_field, **rows[0]} if len(rows) == 1 else {"key_id": action.key_field, "contacts": rows}
-    return Request("POST", f"event/{action.event_id}/trigger", body)

@@ -38,12 +38,8 @@ _DATE_LENGTH = len("2025-01-06")
 def built_in_field_types() -> tuple[FieldType, ...]:
     """Return the field types of Emarsys, and `unknown` for custom fields that are given by number only."""
     return (
-        FieldType(
-            "shorttext", _limited_text(SHORT_TEXT_LENGTH), f"text, at most {SHORT_TEXT_LENGTH} characters"
-        ),
-        FieldType(
-            "longtext", _limited_text(LONG_TEXT_LENGTH), f"text, at most {LONG_TEXT_LENGTH} characters"
-        ),
+        FieldType("shorttext", _limited_text(SHORT_TEXT_LENGTH), f"text, at most {SHORT_TEXT_LENGTH} characters"),
+        FieldType("longtext", _limited_text(LONG_TEXT_LENGTH), f"text, at most {LONG_TEXT_LENGTH} characters"),
         FieldType("largetext", _convert_text, "text of any length"),
         FieldType("url", _limited_text(URL_LENGTH), f"web address, at most {URL_LENGTH} characters"),
         FieldType("numeric", _convert_numeric, f"number, at most {NUMERIC_DIGITS} digits"),
@@ -84,9 +80,7 @@ def check_writable(field: Field) -> str | None:
     if field.read_only:
         return f"Emarsys field {field.id} ({field.name}) is read-only; choose a field that can be written"
     if field.type == "voucher":
-        return (
-            f"Emarsys field {field.id} ({field.name}) is a voucher field; choose a field that can be written"
-        )
+        return f"Emarsys field {field.id} ({field.name}) is a voucher field; choose a field that can be written"
     return None
 
 
@@ -124,9 +118,7 @@ def _limited_text(limit: int) -> Convert:
     def convert(value: Value, timezone: str) -> Json:  # noqa: ARG001 - the signature of field types
         text = value if type(value) is str else _text(value)
         if len(text) > limit:
-            raise ValueError(
-                f"{shorten(text)} has {len(text)} characters; at most {limit} fit into this field"
-            )
+            raise ValueError(f"{shorten(text)} has {len(text)} characters; at most {limit} fit into this field")
         return text
 
     return convert
@@ -156,9 +148,7 @@ def _convert_numeric(value: Value, timezone: str) -> Json:  # noqa: ARG001 - the
         raise ValueError(f"{shorten(value)} is no number; give decimal text such as 12.5")
     digits = len(number) - number.count("-") - number.count(".")
     if digits > NUMERIC_DIGITS:
-        raise ValueError(
-            f"{shorten(value)} has {digits} digits; at most {NUMERIC_DIGITS} fit into this field"
-        )
+        raise ValueError(f"{shorten(value)} has {digits} digits; at most {NUMERIC_DIGITS} fit into this field")
     return number
 
 
@@ -191,9 +181,7 @@ def _convert_opt_in(value: Value, timezone: str) -> Json:  # noqa: ARG001 - the 
     text = "" if value is None else value
     found = _OPT_IN.get(text.strip().casefold()) if isinstance(text, str) else None
     if found is None:
-        raise ValueError(
-            f"{shorten(value)} is no opt-in value; give true, 1 or yes, or false, 2 or no, or empty text"
-        )
+        raise ValueError(f"{shorten(value)} is no opt-in value; give true, 1 or yes, or false, 2 or no, or empty text")
     return found
 
 
@@ -248,9 +236,7 @@ def _choice_finder(choices: Mapping[str, str]) -> Callable[[object], str]:
 def _only_digits(value: object) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if not (text.isascii() and text.isdigit()):
-        raise ValueError(
-            f"{shorten(value)} is no choice id; the labels of this field are not known, give digits"
-        )
+        raise ValueError(f"{shorten(value)} is no choice id; the labels of this field are not known, give digits")
     return text
 
 

@@ -22,9 +22,7 @@ class TokenSource(Protocol):
 class Signer:
     """Makes the headers of requests; *clock* gives ms since 1970, *random_bytes* the nonces."""
 
-    def __init__(
-        self, tokens: TokenSource, clock: Callable[[], int], random_bytes: Callable[[int], bytes]
-    ) -> None:
+    def __init__(self, tokens: TokenSource, clock: Callable[[], int], random_bytes: Callable[[int], bytes]) -> None:
         self._tokens = tokens
         self._clock = clock
         self._random_bytes = random_bytes

@@ -59,9 +59,7 @@ class _Answer(Struct):
 class Tokens:
     """Access tokens of all API Keys, for one worker."""
 
-    def __init__(
-        self, url: str, client: httpx.AsyncClient, store: Store, seal: Seal, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, url: str, client: httpx.AsyncClient, store: Store, seal: Seal, clock: Callable[[], int]) -> None:
         self._url = url
         self._client = client
         self._store = store

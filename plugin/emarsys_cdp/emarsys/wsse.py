@@ -16,12 +16,12 @@ def wsse_header(credentials: Wsse, nonce: bytes, now: int) -> str:
     """
     Return the value of `X-WSSE`; Emarsys takes it within five minutes of *now* (ms since 1970 UTC).
 
-    The digest is the Base64 of the *hexadecimal text* of SHA-1 (Emarsys's own signing script), unlike the WSSE standard.
+    The digest is the Base64 of the *hexadecimal text* of SHA-1 (Emarsys's own signing script), not of its bytes as
+    in the WSSE standard.
     """
     text, created = nonce.hex(), iso_time(now)
     signed = f"{text}{created}{credentials.secret.reveal()}".encode()
     digest = b64encode(sha1(signed, usedforsecurity=False).hexdigest().encode()).decode()
     return (
-        f'UsernameToken Username="{credentials.user}", PasswordDigest="{digest}", '
-        f'Nonce="{text}", Created="{created}"'
+        f'UsernameToken Username="{credentials.user}", PasswordDigest="{digest}", Nonce="{text}", Created="{created}"'
     )

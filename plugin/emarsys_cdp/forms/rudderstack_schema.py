@@ -115,10 +115,7 @@ def by_source(sources: Iterable[str], content: dict[str, Json]) -> dict[str, Jso
 
 def legacy_consent_schemas() -> dict[str, Json]:
     """Return the schemas of the settings in which older destinations hold consents."""
-    return {
-        name: by_source(LEGACY_CONSENT_SOURCES, consent_ids_schema(key))
-        for name, key in LEGACY_CONSENTS.items()
-    }
+    return {name: by_source(LEGACY_CONSENT_SOURCES, consent_ids_schema(key)) for name, key in LEGACY_CONSENTS.items()}
 
 
 def consent_ids_schema(key: str) -> dict[str, Json]:

@@ -43,9 +43,7 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
     )
 
 
-def _key(
-    record: Record, entry: Entry, owns_key: bool
-) -> tuple[str | None, int, str, bool, tuple[str, ...]]:
+def _key(record: Record, entry: Entry, owns_key: bool) -> tuple[str | None, int, str, bool, tuple[str, ...]]:
     """Return the key of now with its version, whether it is owned, and the former keys."""
     key, version = entry.ids.key, (entry.event_time, entry.message_id)
     stored = (record.key_time, record.key_message)
@@ -78,14 +76,16 @@ def _devices(devices: tuple[Device, ...], anon: str, time: int) -> tuple[Device,
     return tuple(ordered[:MAX_DEVICES])
 
 
-def _values(
-    stored: dict[str, StoredValue], read: Mapping[str, StoredValue]
-) -> dict[str, StoredValue]:
+def _values(stored: dict[str, StoredValue], read: Mapping[str, StoredValue]) -> dict[str, StoredValue]:
     if not read:
         return stored
     merged = dict(stored)
     for name, value in read.items():
         known = merged.get(name)
-        if known is None or (value.event_time, value.message_id) >= (known.event_time, known.message_id):
+        if (
+            known is None
+            or value.event_time > known.event_time
+            or (value.event_time == known.event_time and value.message_id >= known.message_id)
+        ):
             merged[name] = value
     return merged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from emarsys_cdp.values.paths import Getter
@@ -24,6 +25,9 @@ BLOCKED = frozenset(
 """Values that no person is called by, in lower case: what programs send when they know nobody (semantics 1.2)."""
 
 _BLOCKED_PATTERN = re.compile(r"[0-]*\Z | .*\{\{.*\}\} | .*\$\{.*\} | %\w+%\Z | <.*>\Z", re.VERBOSE)
+REMEMBERED = 65_536
+"""Combinations of identifiers that a worker remembers in their normal form."""
+
 _QUOTES = ("'", '"')
 _EMAIL = re.compile(r"[^\s@<>()\[\],;:\"\\\x00-\x1f]+@[^\s@<>()\[\],;:\"\\\x00-\x1f]+\Z")
 _NO_DIGITS = re.compile(r"[\s().\-/]+")
@@ -43,22 +47,33 @@ class Reader:
         self._primary_key = primary_key
         self._key_type = key_type
         self._blocked = BLOCKED | blocked
+        self._known = lru_cache(REMEMBERED)(self._identifiers)
 
     def read(self, message: Mapping[str, Any]) -> Identifiers:
         """Return what the call says about its person; a refused identifier becomes a warning."""
-        user = self._text(message.get("userId"))
-        anon = self._text(message.get("anonymousId"))
-        key = self._key(self._primary_key(message))
-        warnings = tuple([w for w in (user[1], key[1], anon[1]) if w is not None])
-        return Identifiers(user[0], key[0], anon[0], warnings)
+        parts = (message.get("userId"), self._primary_key(message), message.get("anonymousId"))
+        for part in parts:
+            if part is not None and (type(part) is not str or len(part) > MAX_LENGTH):
+                return self._identifiers(*parts)
+        return self._known(*parts)
+
+    def _identifiers(self, raw_user: Any, raw_key: Any, raw_anon: Any) -> Identifiers:
+        user, user_warning = self._text(raw_user)
+        key, key_warning = self._key(raw_key)
+        anon, anon_warning = self._text(raw_anon)
+        warnings = [warning for warning in (user_warning, key_warning, anon_warning) if warning is not None]
+        return Identifiers(user, key, anon, tuple(warnings))
 
     def _text(self, raw: Any) -> tuple[str | None, str | None]:
         if raw is None:
             return None, None
-        if type(raw) is not str:
-            if isinstance(raw, bool) or not isinstance(raw, (int, float)):
-                return None, "id_wrong_type"
-            raw = decimal_text(raw) or ""
+        if type(raw) is str:
+            return self._normalise(raw)
+        if isinstance(raw, bool) or not isinstance(raw, (int, float)):
+            return None, "id_wrong_type"
+        return self._normalise(decimal_text(raw) or "")
+
+    def _normalise(self, raw: str) -> tuple[str | None, str | None]:
         text = nfc(raw).strip()
         if len(text) > MAX_LENGTH:
             return None, "id_too_long"
@@ -79,8 +94,11 @@ class Reader:
 
     def _key(self, raw: Any) -> tuple[str | None, str | None]:
         text, warning = self._text(raw)
-        if text is None or self._key_type == "text":
-            return text, warning
+        return (text, warning) if text is None else self._as_key(text)
+
+    def _as_key(self, text: str) -> tuple[str | None, str | None]:
+        if self._key_type == "text":
+            return text, None
         if self._key_type == "email":
             text = text.lower()
             return (text, None) if _EMAIL.match(text) else (None, "key_not_email")

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
-from emarsys_cdp.store.keys import SHARED, owner
 from emarsys_cdp.store.record import Record
 from emarsys_cdp_hooks import Identifiers, StoredValue
 
@@ -18,7 +17,7 @@ USER, KEY, ANON = 0, 1, 2
 """Ranks of the kinds of identifiers: missing rows are claimed in this order."""
 
 
-class Entry(Struct, frozen=True):
+class Entry(Struct, frozen=True, gc=False):
     """
     One call to add to the users table.
 
@@ -35,28 +34,31 @@ class Entry(Struct, frozen=True):
     values: Mapping[str, StoredValue]
 
 
-class Resolution(Struct, frozen=True):
+class Resolution(Struct, frozen=True, gc=False):
     """
-    The person of a call: *pid* is None when the call belongs to nobody, *new* when the profile has to be made.
+    The person of a call: *pid* is None when the call belongs to nobody.
 
     *claims* are (rank, row name) of identifiers without an owner, *shared* tells that the anonymousId turned out
     to be used by two people.
     """
 
     pid: str | None
-    new: bool = False
     claims: tuple[tuple[int, str], ...] = ()
     shared: bool = False
     warnings: tuple[str, ...] = ()
 
 
-Rows = Mapping[str, bytes | None]
+Owners = Mapping[str, str | None]
+"""Row name to the profile it names; None: there is no row; `NOBODY`: it is shared."""
+
 Records = Mapping[str, Record]
 
+NOBODY = ""
 
-def live_owner(name: str | None, rows: Rows, records: Records) -> str | None:
+
+def live_owner(name: str | None, owners: Owners, records: Records) -> str | None:
     """Return the profile that owns an identifier; one that has no record counts as none."""
-    pid = owner(rows.get(name)) if name is not None else None
+    pid = owners.get(name) if name is not None else None
     return pid if pid is not None and pid in records else None
 
 
@@ -67,48 +69,55 @@ def compatible(record: Record, user: str | None, key: str | None) -> bool:
     )
 
 
-def resolve(entry: Entry, rows: Rows, records: Records, new_pid: Callable[[], str]) -> Resolution:
-    """Return the person of a call, given the rows of its identifiers and the records of their owners."""
+def has_device(record: Record, anon: str | None) -> bool:
+    """Tell whether an anonymousId is one of the record's."""
+    devices = record.devices
+    return bool(devices) and (devices[0].value == anon or any([device.value == anon for device in devices]))
+
+
+def resolve(entry: Entry, owners: Owners, records: Records, new_pid: Callable[[], str]) -> Resolution:
+    """Return the person of a call, given the owners of its identifiers and their records."""
     user_name, key_name, anon_name = entry.names
     if user_name is None and key_name is None and anon_name is None:
         return Resolution(None, warnings=("unidentifiable",))
-    pid = _find(entry, rows, records)
-    anon_shared = anon_name is not None and rows.get(anon_name) == SHARED
+    pid = live_owner(user_name, owners, records)
+    if (
+        pid is not None
+        and (key_name is None or owners.get(key_name) == pid)
+        and (anon_name is None or owners.get(anon_name) == pid)
+    ):
+        return Resolution(pid)
+    pid = pid or _find(entry, owners, records)
+    anon_shared = anon_name is not None and owners.get(anon_name) == NOBODY
     if pid is None and anon_shared and user_name is None and key_name is None:
         return Resolution(None)
-    new = pid is None
-    pid = pid or new_pid()
+    found = pid or new_pid()
     claims: list[tuple[int, str]] = []
     warnings: list[str] = []
-    if user_name is not None and live_owner(user_name, rows, records) is None:
+    if user_name is not None and live_owner(user_name, owners, records) is None:
         claims.append((USER, user_name))
     if key_name is not None:
-        holder = live_owner(key_name, rows, records)
+        holder = live_owner(key_name, owners, records)
         if holder is None:
             claims.append((KEY, key_name))
-        elif holder != pid:
+        elif holder != found:
             warnings.append("key_shared")
     shared = False
     if anon_name is not None and not anon_shared:
-        holder = live_owner(anon_name, rows, records)
+        holder = live_owner(anon_name, owners, records)
         if holder is None:
             claims.append((ANON, anon_name))
-        elif holder != pid and not compatible(records[holder], entry.ids.user, entry.ids.key):
+        elif holder != found and not compatible(records[holder], entry.ids.user, entry.ids.key):
             shared = True
             warnings.append("anon_shared")
-    return Resolution(pid, new, tuple(claims), shared, tuple(warnings))
+    return Resolution(found, tuple(claims), shared, tuple(warnings))
 
 
-def _find(entry: Entry, rows: Rows, records: Records) -> str | None:
-    """Return the profile of the strongest identifier that has one."""
-    ids, (user_name, key_name, anon_name) = entry.ids, entry.names
-    pid = live_owner(user_name, rows, records)
-    if pid is not None:
-        return pid
-    pid = live_owner(key_name, rows, records)
+def _find(entry: Entry, owners: Owners, records: Records) -> str | None:
+    """Return the profile of the key, else of the anonymousId, unless it is of another person."""
+    ids, (_, key_name, anon_name) = entry.ids, entry.names
+    pid = live_owner(key_name, owners, records)
     if pid is not None and (ids.user is None or records[pid].user in (None, ids.user)):
         return pid
-    pid = live_owner(anon_name, rows, records)
+    pid = live_owner(anon_name, owners, records)
     return pid if pid is not None and compatible(records[pid], ids.user, ids.key) else None
-
-

@@ -17,7 +17,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 
 import msgspec
 import structlog
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from emarsys_cdp.hosts.rudderstack.decode import destination_type
 from emarsys_cdp.service.assembly import Service
@@ -111,9 +111,7 @@ class App:
         service.metrics.observe(own, answer.status, time.perf_counter() - started)
         structlog.contextvars.clear_contextvars()
 
-    async def _transform(
-        self, service: Service, path: str, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    async def _transform(self, service: Service, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a transform endpoint of ours, or hand it on when it is for another destination type."""
         if scope["method"] != "POST":
             await _refuse(send, 501, f"{path} takes POST")
@@ -132,7 +130,7 @@ class App:
         except RetryLater as error:
             _log.error("request_postponed", path=path, reason=str(error))
             await _refuse(send, 503, str(error), _RETRY)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever our fault is, the host keeps its calls
             _log.exception("request_failed", path=path)
             await _refuse(send, 503, f"a fault of emarsys-cdp ({type(error).__name__})", _RETRY)
         else:
@@ -164,12 +162,11 @@ class _Recorder:
         self._id = (b"x-request-id", request_id.encode("latin-1", "replace"))
         self.status = 0
 
-    async def __call__(self, message: dict[str, object]) -> None:
+    async def __call__(self, message: Message) -> None:
         """Pass one ASGI message on."""
         if message["type"] == "http.response.start":
-            status, headers = message["status"], message.get("headers", ())
-            self.status = status if isinstance(status, int) else 0
-            message = {**message, "headers": [*headers, self._id]}  # type: ignore[misc]  # ASGI's own types
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), self._id]}
         await self._send(message)
 
 
@@ -234,15 +231,11 @@ async def _read(receive: Receive) -> bytes:
     return b"".join(pieces)
 
 
-async def _refuse(
-    send: Send, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
+async def _refuse(send: Send, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     await _send(send, status, msgspec.json.encode({"error": reason}), headers)
 
 
-async def _send(
-    send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> None:
+async def _send(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
     await send({"type": "http.response.body", "body": body})

@@ -18,7 +18,7 @@ from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
 from emarsys_cdp.emarsys.signing import Signer
 from emarsys_cdp.emarsys.tokens import Tokens
-from emarsys_cdp.extensions import Steps, build_plugin_manager
+from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
@@ -92,7 +92,7 @@ def assemble(
         settings.api_base,
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
-    rudderstack = RudderStack(pipeline, Spaces(compiler, documents), world.clock)
+    rudderstack = RudderStack(pipeline, Spaces(compiler, documents), world.clock, whole=has_extensions(manager))
     return Service(settings, store, rudderstack, metrics, FeaturesSource(upstream), upstream, documents)
 
 

@@ -35,6 +35,4 @@ def operations(current: Callable[[], Service | None]) -> Starlette:
         service = current()
         return Response(b"" if service is None else service.metrics.expose(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(
-        routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
-    )
+    return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])

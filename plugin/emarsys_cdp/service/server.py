@@ -53,6 +53,7 @@ def make_server(
         lifespan="on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,

@@ -33,10 +33,7 @@ def emarsys_cdp_decide_actions(
     """Upsert the contact of each call with those of its values that are still the newest."""
     if not isinstance(space, CompiledSpace) or space.stock is not None:
         return None
-    return [
-        _decide(space, call, ids, profile)
-        for call, ids, profile in zip(calls, identifiers, profiles, strict=True)
-    ]
+    return [_decide(space, call, ids, profile) for call, ids, profile in zip(calls, identifiers, profiles, strict=True)]
 
 
 def _decide(space: CompiledSpace, call: Call, ids: Identifiers, profile: Profile | None) -> Decision:
@@ -52,9 +49,7 @@ def _decide(space: CompiledSpace, call: Call, ids: Identifiers, profile: Profile
     return (UpsertContact(space.key_field, profile.key, row, create, left_out=tuple(left_out)),)
 
 
-def mapped_fields(
-    space: CompiledSpace, call: Call, profile: Profile
-) -> tuple[dict[str, Json], list[str]]:
+def mapped_fields(space: CompiledSpace, call: Call, profile: Profile) -> tuple[dict[str, Json], list[str]]:
     """
     Return the Emarsys fields that this call sets, and what of it did not fit its field.
 

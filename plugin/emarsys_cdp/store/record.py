@@ -16,7 +16,7 @@ FORMAT = 1
 HEADER_BYTES = 9
 
 
-class Device(Struct, frozen=True, array_like=True):
+class Device(Struct, frozen=True, array_like=True, gc=False):
     """An anonymousId of a person, with the first and last event time (ms) it was seen."""
 
     value: str
@@ -24,7 +24,7 @@ class Device(Struct, frozen=True, array_like=True):
     last_seen: int
 
 
-class Record(Struct, frozen=True, array_like=True):
+class Record(Struct, frozen=True, array_like=True, gc=False):
     """
     A person: identifiers, times in milliseconds since 1970, and the last value of every data map.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 
 from emarsys_cdp.store import STUB_SECONDS, Claim, Commit
-from emarsys_cdp.store.keys import RECORDS, record_key, row_key, sealed_key
+from emarsys_cdp.store.keys import RECORDS, REMEMBERED, record_key, row_key, sealed_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology, read_address
@@ -17,6 +18,7 @@ class RedisStore:
     """A `Store` in the servers of a Redis URL."""
 
     def __init__(self, url: str) -> None:
+        self._record_key = lru_cache(REMEMBERED)(record_key)
         self._commit, self._claim = load("commit"), load("claim")
         setup = [("SCRIPT", "LOAD", script.source) for script in (self._commit, self._claim)]
         self._topology = Topology(read_address(url), setup)
@@ -27,14 +29,14 @@ class RedisStore:
 
     async def read_records(self, pids: Sequence[str]) -> list[bytes | None]:
         """Return stored profile records."""
-        return await self._get([record_key(pid) for pid in pids])
+        return await self._get([self._record_key(pid) for pid in pids])
 
     async def _get(self, keys: list[str]) -> list[bytes | None]:
         return await self._topology.run(keys, [("GET", key) for key in keys])
 
     async def commit(self, commits: Sequence[Commit]) -> list[bool]:
         """Write records by compare-and-set on their revision."""
-        keys = [record_key(commit.pid) for commit in commits]
+        keys = [self._record_key(commit.pid) for commit in commits]
         sha = self._commit.sha
         commands = [
             (
@@ -55,8 +57,7 @@ class RedisStore:
         keys = [row_key(claim.name) for claim in claims]
         sha = self._claim.sha
         commands = [
-            ("EVALSHA", sha, 1, key, claim.old or b"", claim.new)
-            for key, claim in zip(keys, claims, strict=True)
+            ("EVALSHA", sha, 1, key, claim.old or b"", claim.new) for key, claim in zip(keys, claims, strict=True)
         ]
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
@@ -80,9 +81,7 @@ class RedisStore:
         for wire in await self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                ((cursor, keys),) = await wire.run(
-                    [("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)]
-                )
+                ((cursor, keys),) = await wire.run([("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)])
                 for key, record in zip(keys, await wire.run(("GET", key) for key in keys), strict=True):
                     if isinstance(record, bytes):
                         yield key.decode().rsplit(":", 1)[1], record

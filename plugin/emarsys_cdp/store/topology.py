@@ -52,6 +52,7 @@ class Topology:
         self._seed = address
         self._setup = setup
         self._wires: dict[str, Wire] = {}
+        self._first = self._wire(address)
         self._slots: list[Wire] | None = None
         self._clustered: bool | None = None
 
@@ -66,7 +67,7 @@ class Topology:
         if self._clustered is None:
             await self._discover()
         replies: list[Reply] = [None] * len(commands)
-        todo = list(range(len(commands)))
+        todo: Sequence[int] = range(len(commands))
         for attempt in count():
             await self._run_once(todo, keys, commands, replies)
             todo = [index for index in todo if isinstance(replies[index], hiredis.ReplyError)]
@@ -76,11 +77,10 @@ class Topology:
         raise AssertionError("unreachable")
 
     async def _run_once(
-        self, todo: list[int], keys: Sequence[str], commands: Sequence[Command], replies: list[Reply]
+        self, todo: Sequence[int], keys: Sequence[str], commands: Sequence[Command], replies: list[Reply]
     ) -> None:
         if self._slots is None:
-            wire = self._wire(self._seed)
-            for index, reply in zip(todo, await wire.run(commands[i] for i in todo), strict=True):
+            for index, reply in zip(todo, await self._first.run([commands[i] for i in todo]), strict=True):
                 replies[index] = reply
             return
         groups: dict[Wire, list[int]] = {}
@@ -118,7 +118,7 @@ class Topology:
 
     async def _ask(self, command: Command) -> list[Reply]:
         """Ask the seed, or when it is gone any other server that is known."""
-        candidates = [self._wire(self._seed), *self._wires.values()]
+        candidates = list(self._wires.values())
         for position, wire in enumerate(candidates):
             try:
                 replies = await wire.run([command])
@@ -172,7 +172,7 @@ class Topology:
         """Return a connection to every server that holds keys."""
         if self._clustered is None:
             await self._discover()
-        return [self._wire(self._seed)] if self._slots is None else list(dict.fromkeys(self._slots))
+        return [self._first] if self._slots is None else list(dict.fromkeys(self._slots))
 
     def close(self) -> None:
         """Close all connections."""

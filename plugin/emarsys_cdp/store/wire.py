@@ -19,7 +19,9 @@ from msgspec import Struct
 
 from emarsys_cdp.store import StoreUnavailable
 
-Command: TypeAlias = tuple[str | bytes | int, ...]
+Command: TypeAlias = tuple[Any, ...]
+"""The words of a command: str, bytes or int."""
+
 Reply: TypeAlias = Any
 """bytes, int, None, a list of these, or a `hiredis.ReplyError` as a value."""
 
@@ -47,7 +49,8 @@ class _Protocol(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
-        self._waiting: deque[tuple[int, asyncio.Future[list[Reply]]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[list[Reply]], float]] = deque()
+        self._watch: asyncio.TimerHandle | None = None
         self._replies: list[Reply] = []
         self.transport: asyncio.Transport | None = None
         self.lost: Exception | None = None
@@ -56,11 +59,28 @@ class _Protocol(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]  # a stream's transport is a Transport
 
     def send(self, packed: bytes, count: int) -> asyncio.Future[list[Reply]]:
-        future: asyncio.Future[list[Reply]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((count, future))
-        if self.transport is not None:
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[list[Reply]] = loop.create_future()
+        self._waiting.append((count, future, loop.time() + REPLY_SECONDS))
+        if self._watch is None:
+            self._watch = loop.call_later(REPLY_SECONDS, self._look, loop)
+        if self.lost is not None:
+            future.set_exception(self.lost)
+        elif self.transport is not None:
             self.transport.write(packed)
         return future
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give the connection up when its oldest pipeline waits too long: one timer for all of them."""
+        self._watch = None
+        if not self._waiting:
+            return
+        deadline = self._waiting[0][2]
+        if deadline <= loop.time():
+            self.lost = TimeoutError(f"no answer in {REPLY_SECONDS:.0f} s")
+            self.abort()
+        else:
+            self._watch = loop.call_at(deadline, self._look, loop)
 
     def abort(self) -> None:
         self.lost = self.lost or ConnectionAbortedError("the connection was given up")
@@ -71,7 +91,7 @@ class _Protocol(asyncio.Protocol):
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
             self._replies.append(reply)
-            count, future = self._waiting[0]
+            count, future, _ = self._waiting[0]
             if len(self._replies) == count:
                 self._waiting.popleft()
                 replies, self._replies = self._replies, []
@@ -79,8 +99,10 @@ class _Protocol(asyncio.Protocol):
                     future.set_result(replies)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = exc or self.lost or ConnectionResetError("the server closed the connection")
-        for _, future in self._waiting:
+        self.lost = self.lost or exc or ConnectionResetError("the server closed the connection")
+        if self._watch is not None:
+            self._watch.cancel()
+        for _, future, _ in self._waiting:
             if not future.done():
                 future.set_exception(self.lost)
         self._waiting.clear()
@@ -118,8 +140,7 @@ class Wire:
 
     async def _send(self, protocol: _Protocol, packed: list[bytes]) -> list[Reply]:
         try:
-            async with asyncio.timeout(REPLY_SECONDS):
-                return await protocol.send(b"".join(packed), len(packed))
+            return await protocol.send(b"".join(packed), len(packed))
         except (OSError, TimeoutError) as error:
             protocol.abort()
             raise StoreUnavailable(f"Redis at {self.address} did not answer: {_reason(error)}") from error

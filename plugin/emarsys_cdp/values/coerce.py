@@ -16,7 +16,7 @@ _FALSE = frozenset(("false", "0", "no"))
 
 
 def to_string(raw: Any) -> str | None:
-    """Text as it is (NFC); a number as its shortest decimal text; a boolean as `true` or `false`."""
+    """Return text as it is (NFC); a number as its shortest decimal text; a boolean as `true` or `false`."""
     if type(raw) is str:
         return raw if raw.isascii() else nfc(raw)
     if isinstance(raw, bool):
@@ -27,7 +27,7 @@ def to_string(raw: Any) -> str | None:
 
 
 def to_numeric(raw: Any) -> str | None:
-    """A number, or text like `12`, `-1.50`, `1e2`, as its shortest decimal text."""
+    """Return a number, or text like `12`, `-1.50`, `1e2`, as its shortest decimal text."""
     if isinstance(raw, bool):
         return None
     if isinstance(raw, (int, float)):
@@ -36,7 +36,7 @@ def to_numeric(raw: Any) -> str | None:
 
 
 def to_boolean(raw: Any) -> bool | None:
-    """True, 1, `yes` and false, 0, `no` in any case."""
+    """Read True, 1, `yes` and false, 0, `no` in any case."""
     if isinstance(raw, bool):
         return raw
     text = to_string(raw)
@@ -47,7 +47,7 @@ def to_boolean(raw: Any) -> bool | None:
 
 
 def to_list(raw: Any) -> list[str] | None:
-    """An array of scalars as texts, without its nulls; a scalar as an array of one."""
+    """Return an array of scalars as texts, without its nulls; a scalar as an array of one."""
     if raw is None or isinstance(raw, dict):
         return None
     texts = [to_string(element) for element in (raw if isinstance(raw, list) else [raw])]

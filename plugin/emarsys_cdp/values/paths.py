@@ -112,6 +112,14 @@ def _names(names: tuple[str, ...]) -> Getter:
     if len(names) == 1:
         (name,) = names
         return lambda message: message.get(name)
+    if len(names) == 2:  # noqa: PLR2004 - a trait or a property: most paths
+        first, second = names
+
+        def child(message: Mapping[str, Any]) -> Any:
+            value = message.get(first)
+            return value.get(second) if type(value) is dict else None
+
+        return child
     *parents, last = names
 
     def getter(message: Mapping[str, Any]) -> Any:

@@ -34,7 +34,7 @@ def decimal_text(number: float | int | Decimal) -> str | None:
 def parse_decimal(text: str) -> str | None:
     """Return the shortest decimal text of a written number (`-1.50`, `1e2`), or None if it is none."""
     text = text.strip()
-    if not text or not text[-1].isdigit() and text[-1] != "." or "_" in text or not text.isascii():
+    if not text or (not text[-1].isdigit() and text[-1] != ".") or "_" in text or not text.isascii():
         return None
     try:
         return decimal_text(Decimal(text))

@@ -8,7 +8,6 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _SECONDS_DIGITS = 11
 """Epoch numbers below 10^11 are seconds (until the year 5138), above it milliseconds (from 1973)."""
@@ -37,10 +36,7 @@ def parse_time(text: str, default_zone: tzinfo = UTC) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=default_zone)
-    try:
-        return (moment - _EPOCH) // _MILLISECOND
-    except OverflowError:
-        return None
+    return round(moment.timestamp() * 1000)
 
 
 def parse_date(raw: object, zone_name: str) -> int | None:

@@ -11,7 +11,15 @@ import structlog
 from emarsys_cdp.calls import make_call
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp.hosts.rudderstack import encode
-from emarsys_cdp.hosts.rudderstack.decode import Job, decode
+from emarsys_cdp.hosts.rudderstack.decode import (
+    Decoder,
+    Destination,
+    Job,
+    decode,
+    is_request,
+    read_message,
+    whole_message,
+)
 from emarsys_cdp.hosts.rudderstack.dynamic_config import resolve
 from emarsys_cdp.pipeline import Answer, Pipeline
 from emarsys_cdp.spaces import Spaces
@@ -37,10 +45,15 @@ class _Group:
 
 
 class RudderStack:
-    """The three transform endpoints; *clock* gives milliseconds since 1970 UTC."""
+    """
+    The three transform endpoints; *clock* gives milliseconds since 1970 UTC.
 
-    def __init__(self, pipeline: Pipeline, spaces: Spaces, clock: Callable[[], int]) -> None:
+    *whole*: calls are read whole, for extensions; otherwise only those parts that the built-in steps look at.
+    """
+
+    def __init__(self, pipeline: Pipeline, spaces: Spaces, clock: Callable[[], int], *, whole: bool = False) -> None:
         self._pipeline = pipeline
+        self._whole = whole
         self._spaces = spaces
         self._clock = clock
 
@@ -63,7 +76,7 @@ class RudderStack:
 
         """
         jobs = decode(body)
-        made = [job for job in jobs if job.message is not None and "endpoint" in job.message]
+        made = [job for job in jobs if job.error is None and is_request(job.raw_message)]
         numbers = {job.index for job in made}
         calls = await self._route([job for job in jobs if job.index not in numbers], jobs)
         return encode.encode([*map(encode.passed_output, made), *calls])
@@ -120,39 +133,50 @@ class RudderStack:
         now = self._clock()
         known: dict[int, CompiledSpace | str] = {}
         for job in jobs:
-            if job.error is not None or job.message is None or job.destination is None:
-                settled[job.index] = Refused(job.error or "the job has no call")
+            metadata, destination = job.metadata, job.destination
+            if job.error is not None or metadata is None or destination is None:
+                settled[job.index] = Refused(job.error or "the job has no destination")
                 continue
-            space, message = self._space(job, known)
-            if isinstance(space, str):
-                settled[job.index] = Refused(space)
+            space, message = self._read(job, destination, known)
+            if isinstance(space, str) or isinstance(message, str):
+                settled[job.index] = Refused(space if isinstance(space, str) else str(message))
                 continue
-            group = groups.setdefault(id(space), _Group(space))
-            arrival = _arrival(job.metadata.receivedAt, message.get("receivedAt"), now)
+            group = groups.get(id(space))
+            if group is None:
+                group = groups[id(space)] = _Group(space)
+            arrival = _arrival(metadata.receivedAt, message, now)
             group.calls.append(make_call(job.index, message, arrival))
-            if job.metadata.dontBatch is True:
+            if metadata.dontBatch:
                 group.alone.add(job.index)
         return list(groups.values()), settled
 
-    def _space(
-        self, job: Job, known: dict[int, CompiledSpace | str]
-    ) -> tuple[CompiledSpace | str, dict[str, Any]]:
+    def _read(
+        self, job: Job, destination: Destination, known: dict[int, CompiledSpace | str]
+    ) -> tuple[CompiledSpace | str, dict[str, Any] | str]:
         """Return the space of a job and its message, without what went into the settings."""
-        destination, message = job.destination, job.message
-        assert destination is not None  # noqa: S101 - the caller has settled jobs without one
-        assert message is not None  # noqa: S101
-        config = destination.Config
-        if destination.hasDynamicConfig is not False and destination.dynamic():
-            config, message = resolve(config, message)
-            return self._compiled(job, config), message
         space = known.get(id(destination))
         if space is None:
-            space = known[id(destination)] = self._compiled(job, config)
+            if destination.hasDynamicConfig is not False and destination.dynamic():
+                message = read_message(job.raw_message, whole_message)
+                if isinstance(message, str):
+                    return "", message
+                config, message = resolve(destination.Config, message)
+                return self._compiled(job, destination, config), message
+            space = known[id(destination)] = self._compiled(job, destination, destination.Config)
+        if isinstance(space, str):
+            return space, ""
+        message = read_message(job.raw_message, self._decoder(space))
+        if isinstance(message, dict) and not message.get("messageId"):
+            message = read_message(job.raw_message, whole_message)  # its id is made of everything it says
         return space, message
 
-    def _compiled(self, job: Job, config: dict[str, Any]) -> CompiledSpace | str:
-        name = job.metadata.destinationId or (job.destination.ID if job.destination else "")
-        if not isinstance(name, str) or not name:
+    def _decoder(self, space: CompiledSpace) -> Decoder:
+        """Return the decoder for a space's calls: with extensions, which may read anything, that of whole calls."""
+        return whole_message if self._whole else space.decoder
+
+    def _compiled(self, job: Job, destination: Destination, config: dict[str, Any]) -> CompiledSpace | str:
+        name = (job.metadata and job.metadata.destinationId) or destination.ID
+        if not name:
             return "metadata.destinationId is missing: it names the destination"
         try:
             return self._spaces.get(name, HOST, _canonical(config), config)
@@ -170,7 +194,7 @@ class RudderStack:
             return [await self._pipeline.process(group.space, group.calls, merge=merge, alone=alone)]
         except RetryLater:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the other calls
             _log.exception("batch_failed", space=group.space.id, calls=len(group.calls))
             if len(group.calls) == 1:
                 reason = f"a fault of emarsys-cdp ({type(error).__name__}); its log says more"
@@ -183,10 +207,10 @@ class RudderStack:
         return answers
 
 
-def _arrival(*given: Any) -> int:
-    """Return when the call arrived: the first time that can be read; the last one is a number."""
-    for value in given[:-1]:
-        time = parse_time(value) if isinstance(value, str) else None
+def _arrival(received: str | None, message: dict[str, Any], now: int) -> int:
+    """Return when the call arrived, in ms since 1970: as the host says, else as the call does, else now."""
+    for text in (received, message.get("receivedAt")):
+        time = parse_time(text) if isinstance(text, str) else None
         if time is not None:
             return time
-    return int(given[-1])
+    return now

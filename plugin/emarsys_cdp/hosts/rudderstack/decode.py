@@ -8,35 +8,35 @@ kept in it; only a request that cannot be taken apart at all is refused as a who
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
-from emarsys_cdp.hosts.rudderstack.split import Unreadable, array_elements, depth_of, object_members
+from emarsys_cdp.hosts.rudderstack.split import Unreadable, array_elements, object_members
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import DropCall
 
 MAX_CALL_BYTES = 1_048_576
 """Largest call; what is larger is refused alone."""
 
-MAX_DEPTH = 64
-"""Deepest nesting of a call."""
-
 MAX_JOBS = 20_000
 """Most jobs of one request."""
 
+Decoder: TypeAlias = msgspec.json.Decoder[dict[str, Any]]
+
 _NO_RAW = Raw(b"")
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 class Metadata(Struct):
-    """What we use of a job's metadata; types are checked by `_read_metadata`."""
+    """What we use of a job's metadata."""
 
-    jobId: Any = None  # noqa: N815 - names as the host sends them
-    destinationId: Any = ""  # noqa: N815
-    workspaceId: Any = ""  # noqa: N815
-    receivedAt: Any = None  # noqa: N815
-    dontBatch: Any = False  # noqa: N815
+    jobId: int  # noqa: N815 - names as the host sends them
+    destinationId: str | None = None  # noqa: N815
+    workspaceId: str | None = None  # noqa: N815
+    receivedAt: str | None = None  # noqa: N815
+    dontBatch: bool = False  # noqa: N815
 
 
 class Destination(Struct):
@@ -59,20 +59,20 @@ def _has_template(value: Any) -> bool:
     return isinstance(value, list) and any(_has_template(child) for child in value)
 
 
-class Job(Struct):
+class Job(Struct, gc=False):
     """
     One input of a request: a call, who gets the answer, and the destination it is for.
 
-    *raw_metadata* and *raw_destination* are the bytes to echo. *error* says why the job cannot be processed; then
-    *message* is None.
+    *raw_metadata* and *raw_destination* are the bytes to echo, *raw_message* the call as it came. *error* says why
+    the job cannot be processed.
     """
 
     index: int
-    raw_metadata: bytes | Raw
-    raw_destination: bytes | Raw
-    metadata: Metadata
-    destination: Destination | None = None
-    message: dict[str, Any] | None = None
+    raw_message: Raw
+    raw_metadata: Raw
+    raw_destination: Raw
+    metadata: Metadata | None
+    destination: Destination | None
     error: str | None = None
 
 
@@ -90,6 +90,10 @@ class _Envelope(Struct):
     destinations: dict[str, Raw] | None = None
 
 
+class _Endpoint(Struct):
+    endpoint: str = ""
+
+
 class _DestinationType(Struct):
     destType: str = ""  # noqa: N815
 
@@ -98,7 +102,10 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _items = msgspec.json.Decoder(list[_Item])
 _metadata = msgspec.json.Decoder(Metadata)
 _destination = msgspec.json.Decoder(Destination)
-_message = msgspec.json.Decoder(dict[str, Any])
+_endpoint = msgspec.json.Decoder(_Endpoint)
+whole_message: Decoder = msgspec.json.Decoder(dict[str, Any])
+"""Reads every part of a message."""
+
 _type = msgspec.json.Decoder(_DestinationType)
 
 
@@ -106,7 +113,7 @@ def destination_type(body: bytes) -> str | None:
     """Return the `destType` of a router request in lower case, None when it cannot be read."""
     try:
         return _type.decode(body).destType.lower()
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
 
 
@@ -119,11 +126,9 @@ def decode(body: bytes) -> list[Job]:
 
     """
     try:
-        if body.lstrip()[:1] == b"[":
-            envelope = _Envelope(_items.decode(body))
-        else:
-            envelope = _envelope.decode(body)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        plain_processor = body.lstrip()[:1] == b"["
+        envelope = _Envelope(_items.decode(body)) if plain_processor else _envelope.decode(body)
+    except _UNREADABLE as error:
         envelope = _take_apart(body, error)
     if len(envelope.input) > MAX_JOBS:
         raise DropCall(f"the request has {len(envelope.input)} jobs: at most {MAX_JOBS} are read")
@@ -170,57 +175,48 @@ class _JobReader:
 
     def job(self, index: int, item: _Item) -> Job:
         """Return the job of an item, with its first error if it has one."""
-        metadata, error = _read_metadata(item.metadata)
+        try:
+            metadata = _metadata.decode(item.metadata)
+        except _UNREADABLE as error:
+            return self._broken(index, item, _metadata_problem(item.metadata, error))
         raw = item.destination
-        if self._destinations is not None and isinstance(metadata.destinationId, str):
-            raw = self._destinations.get(metadata.destinationId, _NO_RAW)
-        echo = raw if self._valid_destination(raw) else b"{}"
-        job = Job(index, item.metadata if _is_object(item.metadata) else b"{}", echo, metadata)
-        destination = self._destination(raw, metadata)
+        if self._destinations is not None:
+            raw = self._destinations.get(metadata.destinationId or "", _NO_RAW)
+        data = bytes(raw)
+        destination = self._read.get(data)
+        if destination is None:
+            destination = self._read[data] = _read_destination(data)
         if isinstance(destination, Destination):
-            job.destination = destination
-        else:
-            error = error or destination
-        if error is None:
-            job.message, error = read_message(item.message)
-        job.error = error
-        return job
+            return Job(index, item.message, item.metadata, raw, metadata, destination)
+        problem = f"destination {shorten(metadata.destinationId)}: {destination}"
+        return Job(index, item.message, item.metadata, _echo(raw), metadata, None, problem)
 
-    def _valid_destination(self, raw: Raw) -> bool:
-        return isinstance(self._read_destination(bytes(raw)), Destination) or _is_object(raw)
+    def _broken(self, index: int, item: _Item, problem: str) -> Job:
+        """Return a job whose metadata cannot be read; what is an object is echoed all the same."""
+        raw = item.destination
+        if self._destinations is not None and len(self._destinations) == 1:
+            (raw,) = self._destinations.values()
+        return Job(index, item.message, _echo(item.metadata), _echo(raw), None, None, problem)
 
-    def _destination(self, raw: Raw, metadata: Metadata) -> Destination | str:
-        destination = self._read_destination(bytes(raw))
-        if isinstance(destination, str):
-            return f"destination {shorten(metadata.destinationId)}: {destination}"
-        return destination
 
-    def _read_destination(self, raw: bytes) -> Destination | str:
-        known = self._read.get(raw)
-        if known is None:
-            known = self._read[raw] = _read_destination(raw)
-        return known
+def _echo(raw: Raw) -> Raw:
+    """Return the bytes when they are a JSON object that can stand in an answer, else an empty object."""
+    return raw if _is_object(raw) else Raw(b"{}")
 
 
 def _is_object(raw: Raw) -> bool:
     """Tell whether the bytes are a JSON object that can be echoed."""
     try:
-        _message.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+        whole_message.decode(raw)
+    except _UNREADABLE:
         return False
     return True
 
 
-def _read_metadata(raw: Raw) -> tuple[Metadata, str | None]:
+def _metadata_problem(raw: Raw, error: Exception) -> str:
     if not bytes(raw):
-        return Metadata(), "metadata is missing: each input needs its metadata with a jobId"
-    try:
-        metadata = _metadata.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        return Metadata(), f"metadata cannot be read: {error}"
-    if isinstance(metadata.jobId, bool) or not isinstance(metadata.jobId, int):
-        return metadata, f"metadata.jobId is {shorten(metadata.jobId)}: it must be a whole number"
-    return metadata, None
+        return "metadata is missing: each input needs its metadata with a jobId"
+    return f"metadata cannot be read: {error}; it needs a jobId that is a whole number"
 
 
 def _read_destination(raw: bytes) -> Destination | str:
@@ -228,22 +224,43 @@ def _read_destination(raw: bytes) -> Destination | str:
         return "is missing: each input needs its destination"
     try:
         return _destination.decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
+    except _UNREADABLE:
         return "cannot be read: it must be an object with ID and Config"
 
 
-def read_message(raw: Raw | bytes) -> tuple[dict[str, Any] | None, str | None]:
-    """Return a call's message, or what is wrong with it."""
-    data = bytes(raw)
-    if not data:
-        return None, "message is missing: each input needs a call"
-    if len(data) > MAX_CALL_BYTES:
-        return None, f"the call has {len(data)} bytes: at most {MAX_CALL_BYTES} are read"
+def read_message(raw: Raw, decoder: Decoder) -> dict[str, Any] | str:
+    """
+    Return a call's message, or what is wrong with it; *decoder* may pass over parts that nobody reads.
+
+    How deep a part is nested that nobody reads does not matter; what is kept of a call has bounds of its own
+    (steps/mapping.py), and the decoder gives up at a depth of about a thousand.
+    """
+    size = memoryview(raw).nbytes
+    if size == 0:
+        return "message is missing: each input needs a call"
+    if size > MAX_CALL_BYTES:
+        return f"the call has {size} bytes: at most {MAX_CALL_BYTES} are read"
     try:
-        if data.count(b"{") + data.count(b"[") > MAX_DEPTH and (depth := depth_of(data)) > MAX_DEPTH:
-            return None, f"the call is nested {depth} deep: at most {MAX_DEPTH} levels are read"
-        return _message.decode(data), None
-    except msgspec.ValidationError as error:
-        return None, f"the call cannot be read: {error}"
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError, Unreadable) as error:
-        return None, f"the call is no JSON: {error}"
+        return decoder.decode(raw)
+    except msgspec.ValidationError:
+        return _read_whole(raw)
+    except RecursionError:
+        return "the call is nested too deep: at most some hundred levels are read"
+    except _UNREADABLE as error:
+        return f"the call is no JSON: {error}"
+
+
+def _read_whole(raw: Raw) -> dict[str, Any] | str:
+    """Read a message whose parts are not of the expected kind, without expectations."""
+    try:
+        return whole_message.decode(raw)
+    except _UNREADABLE as error:
+        return f"the call cannot be read: {error}"
+
+
+def is_request(raw: Raw) -> bool:
+    """Tell whether a message is a request of the processor stage and not a call."""
+    try:
+        return bool(_endpoint.decode(raw).endpoint)
+    except _UNREADABLE:
+        return False

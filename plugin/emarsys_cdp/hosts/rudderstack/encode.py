@@ -1,4 +1,4 @@
-"""From outcomes to the answer that a RudderStack server accepts: every job once, metadata and destination as they came."""
+"""From outcomes to an answer that a RudderStack server accepts: every job once, metadata and destination echoed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from emarsys_cdp.hosts.rudderstack.decode import Job
 from emarsys_cdp.pipeline import HttpRequest, Outgoing
@@ -44,10 +43,10 @@ def router_output(outgoing: Outgoing, jobs: Sequence[Job]) -> dict[str, Any]:
     requests = [rest_request(request) for request in outgoing.requests]
     output = {
         "batchedRequest": requests[0] if len(requests) == 1 else requests,
-        "metadata": [_raw(job.raw_metadata) for job in jobs],
+        "metadata": [job.raw_metadata for job in jobs],
         "batched": len(jobs) > 1,
         "statusCode": DELIVER,
-        "destination": _raw(jobs[0].raw_destination),
+        "destination": jobs[0].raw_destination,
     }
     return {**output, "error": outgoing.left_out} if outgoing.left_out else output
 
@@ -55,18 +54,18 @@ def router_output(outgoing: Outgoing, jobs: Sequence[Job]) -> dict[str, Any]:
 def passed_output(job: Job) -> dict[str, Any]:
     """Return the output of a job whose message is a request of the processor stage."""
     return {
-        "batchedRequest": job.message,
-        "metadata": [_raw(job.raw_metadata)],
+        "batchedRequest": job.raw_message,
+        "metadata": [job.raw_metadata],
         "batched": False,
         "statusCode": DELIVER,
-        "destination": _raw(job.raw_destination),
+        "destination": job.raw_destination,
     }
 
 
 def processor_outputs(outgoing: Outgoing, job: Job) -> list[dict[str, Any]]:
     """Return the outputs of one job, one for each of its requests."""
     outputs = [
-        {"output": rest_request(request), "metadata": _raw(job.raw_metadata), "statusCode": DELIVER}
+        {"output": rest_request(request), "metadata": job.raw_metadata, "statusCode": DELIVER}
         for request in outgoing.requests
     ]
     return [{**output, "error": outgoing.left_out} for output in outputs] if outgoing.left_out else outputs
@@ -74,7 +73,7 @@ def processor_outputs(outgoing: Outgoing, job: Job) -> list[dict[str, Any]]:
 
 def settled_output(job: Job, decision: Refused | Filtered | Postponed, feature: str) -> dict[str, Any]:
     """Return the output of a job that nothing is sent for."""
-    output: dict[str, Any] = {"metadata": [_raw(job.raw_metadata)], "batched": False}
+    output: dict[str, Any] = {"metadata": [job.raw_metadata], "batched": False}
     if isinstance(decision, Filtered):
         output["statusCode"] = FILTERED
     else:
@@ -85,7 +84,7 @@ def settled_output(job: Job, decision: Refused | Filtered | Postponed, feature: 
         output["metadata"] = output["metadata"][0]
         del output["batched"]
     else:
-        output["destination"] = _raw(job.raw_destination)
+        output["destination"] = job.raw_destination
     return output
 
 
@@ -98,10 +97,6 @@ def _tags(job: Job, decision: Refused | Postponed, feature: str) -> dict[str, st
         "module": "destination",
         "implementation": "emarsys-cdp",
         "feature": feature,
-        "destinationId": str(job.metadata.destinationId or ""),
-        "workspaceId": str(job.metadata.workspaceId or ""),
+        "destinationId": (job.metadata and job.metadata.destinationId) or "",
+        "workspaceId": (job.metadata and job.metadata.workspaceId) or "",
     }
-
-
-def _raw(data: bytes | Raw) -> Raw:
-    return data if isinstance(data, Raw) else Raw(data)

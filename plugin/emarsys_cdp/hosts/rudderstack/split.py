@@ -75,18 +75,3 @@ def _after_string(data: bytes, start: int) -> int:
         raise Unreadable("a quote is not closed")
     return string.end()
 
-
-def depth_of(data: bytes) -> int:
-    """Return how deep the brackets of a JSON text are nested."""
-    deepest = depth = 0
-    position = 0
-    while (match := _MARK.search(data, position)) is not None:
-        mark, position = match[0], match.end()
-        if mark == b'"':
-            position = _after_string(data, match.start())
-        elif mark in _OPEN:
-            depth += 1
-            deepest = max(deepest, depth)
-        elif mark in _CLOSE:
-            depth -= 1
-    return deepest

@@ -1,0 +1,130 @@
+"""
+Measure the service: events per second of one core, beside reading and writing the same JSON.
+
+    python -m tests.benchmarks [--rounds N] [--json FILE]
+
+The service runs in a process of its own with the embedded Valkey. CPU seconds are those of the service's process, the
+server's stand beside them. In each round all batch sizes and the JSON reference run in a new random order, so that a
+busy machine hits all of them alike; ratios are of one round, and the table has their medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tests.benchmarks.load import router_bodies, send
+from tests.benchmarks.processes import Measured, service
+
+BATCHES = {1: 2000, 20: 200, 200: 20, 1000: 4}
+"""Batch size to requests of one round: 2,000 to 4,000 events each."""
+
+CONNECTIONS = 8
+
+
+def reference(bodies: list[bytes], seconds: float = 0) -> float:
+    """Return CPU seconds that `orjson.loads` and `orjson.dumps` of the bodies take here, repeated for *seconds*."""
+    until = time.perf_counter() + seconds
+    started, runs = time.process_time(), 0
+    while runs == 0 or time.perf_counter() < until:
+        for body in bodies:
+            orjson.dumps(orjson.loads(body))
+        runs += 1
+    return (time.process_time() - started) / runs
+
+
+def run(rounds: int) -> dict[int, dict[str, float]]:
+    """Run all rounds and return for each batch size the medians of what was measured."""
+    samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
+    with tempfile.TemporaryDirectory() as directory, service(Path(directory)) as measured, ProcessPoolExecutor(1) as others:
+        first = 0
+        for number in track(range(rounds + 1), "rounds", console=Console(stderr=True)):
+            for batch in random.sample(list(BATCHES), len(BATCHES)):  # noqa: S311 - an order, no secret
+                bodies = list(router_bodies(batch, first, BATCHES[batch]))
+                first += batch * len(bodies)
+                sample = one(measured, others, bodies, batch)
+                if number:  # the first round makes the persons and warms up
+                    samples[batch].append(sample)
+    return {batch: _medians(found) for batch, found in samples.items()}
+
+
+def one(measured: Measured, others: ProcessPoolExecutor, bodies: list[bytes], batch: int) -> dict[str, float]:
+    """Send the bodies and return rates and times of this sample, with the reference run right after it."""
+    events = batch * len(bodies)
+    beside = others.submit(reference, bodies, 0.1)
+    before = measured.cpu()
+    started = time.perf_counter()
+    times = sorted(asyncio.run(send("127.0.0.1", measured.port, bodies, CONNECTIONS)))
+    wall = time.perf_counter() - started
+    after = measured.cpu()
+    python, server = after[0] - before[0], after[1] - before[1]
+    json_seconds = beside.result()
+    return {
+        "events_per_cpu_second": events / python,
+        "events_per_second": events / wall,
+        "python_us": python / events * 1e6,
+        "server_us": server / events * 1e6,
+        "json_us": json_seconds / events * 1e6,
+        "json_alone_us": reference(bodies) / events * 1e6,
+        "ratio": python / json_seconds,
+        "p50_ms": times[len(times) // 2] * 1e3,
+        "p99_ms": times[int(len(times) * 0.99)] * 1e3,
+        "bytes_per_event": sum(map(len, bodies)) / events,
+        "memory_mb": measured.memory() / 1e6,
+    }
+
+
+def _medians(samples: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(sample[name] for sample in samples) for name in samples[0]}
+
+
+def show(results: dict[int, dict[str, float]]) -> None:
+    """Print the table."""
+    table = Table(title="identify, router transform, every event writing; medians")
+    for column in (
+        "batch", "events/s per core", "events/s wall", "Python us", "Valkey us", "JSON us", "alone us", "ratio", "p50 ms", "p99 ms",
+        "MB",
+    ):  # fmt: skip
+        table.add_column(column, justify="right")
+    for batch, row in results.items():
+        table.add_row(
+            str(batch),
+            f"{row['events_per_cpu_second']:,.0f}",
+            f"{row['events_per_second']:,.0f}",
+            *(f"{row[name]:.1f}" for name in ("python_us", "server_us", "json_us", "json_alone_us")),
+            f"{row['ratio']:.2f}",
+            *(f"{row[name]:.1f}" for name in ("p50_ms", "p99_ms", "memory_mb")),
+        )
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    """Run the benchmark and print its table; exit code 1 when the goal at batch 20 is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rounds", type=int, default=9, help="measured rounds (default: 9)")
+    parser.add_argument("--json", type=Path, help="also write the medians to this file")
+    arguments = parser.parse_args()
+    results = run(arguments.rounds)
+    show(results)
+    ratio = results[20]["ratio"]
+    print(f"ratio at batch 20: {ratio:.2f} (goal: at most 4)")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2) + "\n")
+    sys.exit(0 if ratio <= 4 else 1)
+
+
+if __name__ == "__main__":
+    main()

