@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -81,9 +82,7 @@ class Rounds:
     usual size.
     """
 
-    def __init__(
-        self, store: Store, new_pid: Callable[[], str], jitter: Jitter, memory: Memory | None = None
-    ) -> None:
+    def __init__(self, store: Store, new_pid: Callable[[], str], jitter: Jitter, memory: Memory | None = None) -> None:
         self._store = store
         self._new_pid = new_pid
         self._jitter = jitter
@@ -170,9 +169,13 @@ class Memory:
                 self.owners.pop(name, None)
         for pid in lost:
             self.records.pop(pid, None)
-        for known, limit in zip((self.owners, self.records), self._limits, strict=True):
-            while len(known) > limit:
-                del known[next(iter(known))]
+        _trim(self.owners, self._limits[0])
+        _trim(self.records, self._limits[1])
+
+
+def _trim(known: dict[str, Any], limit: int) -> None:
+    while len(known) > limit:
+        del known[next(iter(known))]
 
 
 class _Round:
@@ -357,7 +360,7 @@ class _Round:
         return owned_by(pid) if pid else SHARED
 
     def _result(self, resolution: Resolution | Added) -> Added | None:
-        if type(resolution) is Added:
+        if isinstance(resolution, Added):
             return resolution
         pid, warnings = resolution.pid, resolution.warnings
         if pid is None:

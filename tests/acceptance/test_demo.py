@@ -14,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from msgspec import Struct
 
 import emarsys_cdp_manifests as manifests
+from emarsys_cdp.credentials import OAuth, Secret
 from emarsys_cdp.demo.run import SECRET_PREFIX, TOKEN_PREFIX
+from emarsys_cdp.demo.token_endpoint import token_endpoint
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "emarsys-cdp"
 BATCHES: list[list[dict[str, Any]]] = json.loads(manifests.read("demo/calls.json"))["batches"]
@@ -303,6 +306,23 @@ def test_interrupted_it_stops_and_removes_everything(tmp_path: Path, number: sig
     assert (run.code, run.stdout) == (code, "")
     test_nothing_is_left_running(run)
     test_nothing_is_left_lying_around(run)
+
+
+@pytest.mark.parametrize(
+    ("secret", "grant", "status", "said"),
+    [
+        ("right", "client_credentials", 200, {"access_token": "t-1", "token_type": "bearer", "expires_in": 3600}),
+        ("wrong", "client_credentials", 401, {"error": "invalid_client"}),
+        ("right", "password", 400, {"error": "unsupported_grant_type"}),
+    ],
+    ids=["right", "wrong secret", "wrong grant"],
+)
+def test_its_token_endpoint_checks_who_asks(secret: str, grant: str, status: int, said: dict[str, Any]) -> None:
+    """The demonstration's token endpoint gives its token for the right credentials and grant only."""
+    with token_endpoint(OAuth("demo", Secret("right")), "t-1") as url:
+        answer = httpx.post(url, data={"grant_type": grant}, auth=("demo", secret), trust_env=False)
+
+    assert (answer.status_code, answer.json()) == (status, said)
 
 
 def extension(directory: Path, hook: str) -> str:

@@ -25,7 +25,6 @@ import orjson
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-
 from tests.benchmarks.load import router_bodies, send
 from tests.benchmarks.processes import Measured, service
 
@@ -33,6 +32,20 @@ BATCHES = {1: 2000, 20: 200, 200: 20, 1000: 4}
 """Batch size to requests of one round: 2,000 to 4,000 events each."""
 
 CONNECTIONS = 8
+
+COLUMNS = (
+    "batch",
+    "events/s per core",
+    "events/s wall",
+    "Python us",
+    "Valkey us",
+    "JSON us",
+    "alone us",
+    "ratio",
+    "p50 ms",
+    "p99 ms",
+    "MB",
+)
 
 
 def reference(bodies: list[bytes], seconds: float = 0) -> float:
@@ -49,10 +62,14 @@ def reference(bodies: list[bytes], seconds: float = 0) -> float:
 def run(rounds: int) -> dict[int, dict[str, float]]:
     """Run all rounds and return for each batch size the medians of what was measured."""
     samples: dict[int, list[dict[str, float]]] = {batch: [] for batch in BATCHES}
-    with tempfile.TemporaryDirectory() as directory, service(Path(directory)) as measured, ProcessPoolExecutor(1) as others:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        service(Path(directory)) as measured,
+        ProcessPoolExecutor(1) as others,
+    ):
         first = 0
         for number in track(range(rounds + 1), "rounds", console=Console(stderr=True)):
-            for batch in random.sample(list(BATCHES), len(BATCHES)):  # noqa: S311 - an order, no secret
+            for batch in random.sample(list(BATCHES), len(BATCHES)):
                 bodies = list(router_bodies(batch, first, BATCHES[batch]))
                 first += batch * len(bodies)
                 sample = one(measured, others, bodies, batch)
@@ -94,10 +111,7 @@ def _medians(samples: list[dict[str, float]]) -> dict[str, float]:
 def show(results: dict[int, dict[str, float]]) -> None:
     """Print the table."""
     table = Table(title="identify, router transform, every event writing; medians")
-    for column in (
-        "batch", "events/s per core", "events/s wall", "Python us", "Valkey us", "JSON us", "alone us", "ratio", "p50 ms", "p99 ms",
-        "MB",
-    ):  # fmt: skip
+    for column in COLUMNS:
         table.add_column(column, justify="right")
     for batch, row in results.items():
         table.add_row(

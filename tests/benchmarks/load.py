@@ -72,7 +72,8 @@ def event(number: int) -> dict[str, object]:
         "city": "Berlin",
     }
     seconds, milliseconds = divmod(number, 1000)
-    timestamp = f"2026-11-2{1 + seconds // 86400}T{seconds // 3600 % 24:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}.{milliseconds:03d}Z"
+    day, hour, minute = 1 + seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+    timestamp = f"2026-11-2{day}T{hour:02d}:{minute:02d}:{seconds % 60:02d}.{milliseconds:03d}Z"
     return call(
         "identify",
         messageId=f"0b6f5a3e-58c1-4c1f-9a34-{number:012d}",
@@ -113,7 +114,7 @@ async def _connection(host: str, port: int, queue: Iterator[bytes]) -> list[floa
     loop, times = asyncio.get_running_loop(), []
     for body in queue:
         started = loop.time()
-        head = f"POST /routerTransform HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /routerTransform HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         answer = await reader.readuntil(b"\r\n\r\n")
         length = next(line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length"))

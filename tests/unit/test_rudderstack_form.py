@@ -379,8 +379,6 @@ def test_the_settings_of_the_workspace_satisfy_the_schema() -> None:
 def test_the_help_explains_every_setting() -> None:
     """The help names each setting of the form by its label and its key."""
     text = (Path(rudderstack.__file__).parents[1] / "help" / "rudderstack.md").read_text()
-    missing = [
-        field["key"] for field in MANIFEST["fields"] if f"| {field['label']} | `{field['key']}` |" not in text
-    ]
+    missing = [field["key"] for field in MANIFEST["fields"] if f"| {field['label']} | `{field['key']}` |" not in text]
 
     assert missing == []

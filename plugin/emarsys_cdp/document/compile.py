@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from emarsys_cdp.credentials import Credentials
-from emarsys_cdp.document.model import EMAIL_FIELD, DataMap, Document
 from emarsys_cdp.document.decoder import message_decoder
+from emarsys_cdp.document.model import EMAIL_FIELD, DataMap, Document
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import Field, FieldCatalogue
@@ -164,7 +164,9 @@ class Compiler:
             host=host,
             key_field=stock.key_field,
             credentials=credentials,
-            reader=Reader(compile_trait(stock.key_property), _key_type(stock.key_field)),
+            reader=Reader(
+                compile_trait(stock.key_property) if stock.key_property else _nothing, _key_type(stock.key_field)
+            ),
             maps=tuple(
                 CompiledMap(f"stock:{field}", "any", compile_trait(name), as_received, field)
                 for name, field in stock.fields
@@ -173,6 +175,10 @@ class Compiler:
             decoder=message_decoder(["traits", "properties"]),
             stock=stock,
         )
+
+
+def _nothing(message: Mapping[str, Any]) -> None:  # noqa: ARG001 - the signature of a getter
+    """Read the key of a space that maps no trait to its key field."""
 
 
 def as_received(raw: Any) -> Any:

@@ -46,6 +46,10 @@ def message_decoder(paths: Iterable[str | tuple[str, ...]]) -> msgspec.json.Deco
     if any(path == ("context",) for path in steps):
         parts["context"] = Any
     elif children:
-        parts["context"] = TypedDict("Context", dict.fromkeys(children, Any), total=False)  # type: ignore[operator]
-    message = TypedDict("Message", parts, total=False)  # type: ignore[operator]  # the keys are known at run time only
-    return msgspec.json.Decoder(message)
+        parts["context"] = _object(dict.fromkeys(children, Any))
+    return msgspec.json.Decoder(_object(parts))
+
+
+def _object(parts: dict[str, Any]) -> Any:
+    """Return the type of an object that keeps these parts and skips others."""
+    return TypedDict("Parts", parts, total=False)  # type: ignore[operator]  # the keys are known at run time only

@@ -35,13 +35,14 @@ class StockMapping(Struct, frozen=True):
     discard_empty: bool
 
     @property
-    def key_property(self) -> str:
-        """The trait that holds the key: the one mapped to the key field, else `email`."""
+    def key_property(self) -> str | None:
+        """The trait that holds the key, None when no trait is mapped to the key field."""
         return self.property_of(self.key_field)
 
-    def property_of(self, field: str) -> str:
-        """Return the trait that is mapped to a field, else `email`."""
-        return next((name for name, mapped in self.fields if mapped == field), "email")
+    def property_of(self, field: str) -> str | None:
+        """Return the trait that is mapped to a field; without a mapping `email` for the e-mail field, else None."""
+        mapped = next((name for name, of in self.fields if of == field), None)
+        return mapped or ("email" if field == EMAIL_FIELD else None)
 
 
 def read_stock(settings: Mapping[str, Any]) -> StockMapping | None:

@@ -114,8 +114,9 @@ def _request(actions: Sequence[Action]) -> Request:
         return Request("POST", f"contactlist/{first.list_id}/add", body)
     assert type(first) is TriggerEvent  # noqa: S101 - the last kind of action
     rows = [_event_row(action) for action in actions]
-    body = {"key_id": first.key_field, **(rows[0] if len(rows) == 1 else {"contacts": rows})}
-    return Request("POST", f"event/{first.event_id}/trigger", body)
+    of_rows = rows[0] if len(rows) == 1 else {"contacts": rows}
+    event_body: dict[str, Any] = {"key_id": first.key_field, **of_rows}
+    return Request("POST", f"event/{first.event_id}/trigger", event_body)
 
 
 def _upsert(first: UpsertContact, actions: Sequence[UpsertContact]) -> Request:

@@ -72,7 +72,7 @@ def compatible(record: Record, user: str | None, key: str | None) -> bool:
 def has_device(record: Record, anon: str | None) -> bool:
     """Tell whether an anonymousId is one of the record's."""
     devices = record.devices
-    return bool(devices) and (devices[0].value == anon or any([device.value == anon for device in devices]))
+    return bool(devices) and (devices[0].value == anon or any(device.value == anon for device in devices))
 
 
 def resolve(entry: Entry, owners: Owners, records: Records, new_pid: Callable[[], str]) -> Resolution:

@@ -31,7 +31,7 @@ MAX_BODY = 256 * 1024 * 1024
 PROCESSOR = "/v0/destinations/emarsys"
 ROUTER = "/routerTransform"
 BATCH = "/batch"
-OPERATIONS = ("/health", "/ready", "/metrics")
+OPERATIONS = ("/health", "/ready", "/metrics", "/ui")
 DESTINATION_TYPE = "emarsys"
 
 RELOAD_SECONDS = 1.0
@@ -81,7 +81,7 @@ class App:
         if service is None:
             await _refuse(send, 503, "the service is starting", _RETRY)
             return
-        if path in OPERATIONS:
+        if path in OPERATIONS or path.startswith("/ui/"):
             await self._operations(scope, receive, send)
             return
         await self._answer(service, path, scope, receive, send)

@@ -1,4 +1,4 @@
-"""Endpoints for people and machines that look after the service: /health, /ready, /metrics."""
+"""Endpoints for people and machines that look after the service: /health, /ready, /metrics, /ui."""
 
 from __future__ import annotations
 

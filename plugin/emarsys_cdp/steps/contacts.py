@@ -41,21 +41,20 @@ def _decide(space: CompiledSpace, call: Call, ids: Identifiers, profile: Profile
         return UNIDENTIFIABLE
     if profile.key is None:
         return NO_KEY
-    row, left_out = mapped_fields(space, call, profile)
-    if not row and ids.key is None:
+    row: dict[str, Json] = {space.key_field: profile.key}
+    left_out = add_mapped_fields(row, space, call, profile)
+    if len(row) == 1 and ids.key is None:
         return Refused("; ".join(left_out)) if left_out else NOTHING_MAPPED
-    row[space.key_field] = profile.key
     create = space.create == "always" or (space.create == "identify" and call.type == "identify")
     return (UpsertContact(space.key_field, profile.key, row, create, left_out=tuple(left_out)),)
 
 
-def mapped_fields(space: CompiledSpace, call: Call, profile: Profile) -> tuple[dict[str, Json], list[str]]:
+def add_mapped_fields(row: dict[str, Json], space: CompiledSpace, call: Call, profile: Profile) -> list[str]:
     """
-    Return the Emarsys fields that this call sets, and what of it did not fit its field.
+    Add the Emarsys fields that this call sets to *row*, and return what of it did not fit its field.
 
     Only values whose stored version is this call's count: a retry of an old job never overwrites a newer value.
     """
-    row: dict[str, Json] = {}
     left_out: list[str] = []
     time, message_id = call.event_time, call.message_id
     values = profile.values
@@ -70,4 +69,4 @@ def mapped_fields(space: CompiledSpace, call: Call, profile: Profile) -> tuple[d
             row[data_map.field] = convert(stored.value, space.timezone)
         except ValueError as error:
             left_out.append(f"data map {data_map.name}, field {data_map.field}: {error}")
-    return row, left_out
+    return left_out

@@ -44,6 +44,8 @@ def read_maps(maps: Sequence[CompiledMap], message: Mapping[str, Any]) -> dict[s
         if raw is None:
             continue
         value = data_map.coerce(raw)
+        if value is None and raw == "":
+            continue
         if value is None or (len(value) > MAX_TEXT if type(value) is str else not _is_small(value)):
             values[data_map.name] = _unfit(data_map, raw, value)
         else:

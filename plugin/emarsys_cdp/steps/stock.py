@@ -85,10 +85,9 @@ def _decide(
     options = _integration_options(call.message)
     key_field, key = _contact(stock, call, ids, profile, options)
     if key is None:
-        return Refused(
-            f"no key for the contact: trait {stock.property_of(key_field)} (Emarsys field {key_field}) "
-            "has no usable value and the users table knows none"
-        )
+        trait = stock.property_of(key_field)
+        found = f"trait {trait} has no usable value" if trait else "no trait is mapped to it in the settings"
+        return Refused(f"no key for the contact: its field is {key_field}, {found}, and the users table knows none")
     return decide(Subject(space, stock, call, ids, profile, options, key_field, key))
 
 
@@ -109,7 +108,8 @@ def _contact(
     custom = options.get("customIdentifierId")
     if custom and str(custom) != stock.key_field:
         field = str(custom)
-        return field, to_string(compile_trait(stock.property_of(field))(call.message)) or None
+        trait = stock.property_of(field)
+        return field, (to_string(compile_trait(trait)(call.message)) or None) if trait else None
     return stock.key_field, profile.key if profile is not None else ids.key
 
 

@@ -90,7 +90,8 @@ class _Envelope(Struct):
     destinations: dict[str, Raw] | None = None
 
 
-class _Endpoint(Struct):
+class _Request(Struct):
+    type: str = ""
     endpoint: str = ""
 
 
@@ -102,7 +103,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _items = msgspec.json.Decoder(list[_Item])
 _metadata = msgspec.json.Decoder(Metadata)
 _destination = msgspec.json.Decoder(Destination)
-_endpoint = msgspec.json.Decoder(_Endpoint)
+_request = msgspec.json.Decoder(_Request)
 whole_message: Decoder = msgspec.json.Decoder(dict[str, Any])
 """Reads every part of a message."""
 
@@ -261,6 +262,7 @@ def _read_whole(raw: Raw) -> dict[str, Any] | str:
 def is_request(raw: Raw) -> bool:
     """Tell whether a message is a request of the processor stage and not a call."""
     try:
-        return bool(_endpoint.decode(raw).endpoint)
+        request = _request.decode(raw)
     except _UNREADABLE:
         return False
+    return request.type == "REST" and bool(request.endpoint)

@@ -74,4 +74,3 @@ def _after_string(data: bytes, start: int) -> int:
     if string is None:
         raise Unreadable("a quote is not closed")
     return string.end()
-
