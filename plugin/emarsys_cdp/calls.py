@@ -28,11 +28,11 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 
 def make_call(index: int, message: Mapping[str, Any], arrival: int) -> Call:
     """Return the call of a message. *arrival* is in milliseconds since 1970 and never that of a retry."""
-    kind = message.get("type")
+    kind, given = message.get("type"), message.get("messageId")
     return Call(
         index=index,
         type=kind if kind in TYPES else kind.strip().lower() if isinstance(kind, str) else "",
-        message_id=message_id(message),
+        message_id=given if type(given) is str and 0 < len(given) <= MAX_MESSAGE_ID else message_id(message),
         event_time=event_time(message, arrival),
         arrival=arrival,
         message=message,

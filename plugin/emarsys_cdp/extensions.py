@@ -7,12 +7,14 @@ is logged and passed over; only one that may drop calls stops its batch, which t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+import msgspec
 import pluggy
 import structlog
+from msgspec.structs import replace
 
 from emarsys_cdp.emarsys import batch
 from emarsys_cdp.steps import contacts, identifiers, mapping, stock, validation
@@ -25,11 +27,13 @@ from emarsys_cdp_hooks import (
     FieldType,
     Filtered,
     Identifiers,
+    Json,
     Postponed,
     Profile,
     Refused,
     RetryLater,
     Space,
+    Value,
     specs,
 )
 
@@ -58,17 +62,35 @@ def build_plugin_manager(found: Iterable[EntryPoint] | None = None) -> pluggy.Pl
 def _register(manager: pluggy.PluginManager, point: EntryPoint) -> None:
     """Add one extension, or log why it is left out."""
     try:
-        plugin = point.load()
-        if isinstance(plugin, type):
-            raise TypeError(f"{point.value} is a class: name a module or an instance")
-        manager.register(plugin, name=point.name)
-        manager.check_pending()
-    except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
         if manager.has_plugin(point.name):
-            manager.unregister(name=point.name)
+            raise ValueError("the name is taken: an extension's entry point needs a name of its own")
+        _add(manager, point)
+    except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
         _log.error("extension_left_out", extension=point.name, value=point.value, error=_text(error))
     else:
         _log.info("extension_loaded", extension=point.name, value=point.value)
+
+
+def _add(manager: pluggy.PluginManager, point: EntryPoint) -> None:
+    """Register one extension; when anything is wrong with it nothing of it stays."""
+    plugin = point.load()
+    if isinstance(plugin, type):
+        raise TypeError(f"{point.value} is a class: name a module or an instance")
+    try:
+        manager.register(plugin, name=point.name)
+        manager.check_pending()
+        _refuse_wrappers(manager, point.name)
+    except Exception:
+        if manager.has_plugin(point.name):
+            manager.unregister(name=point.name)
+        raise
+
+
+def _refuse_wrappers(manager: pluggy.PluginManager, name: str) -> None:
+    for caller in manager.get_hookcallers(manager.get_plugin(name)) or ():
+        for one in caller.get_hookimpls():
+            if one.plugin_name == name and (one.wrapper or one.hookwrapper):
+                raise TypeError(f"{caller.name} is a wrapper: steps are called one by one, write a plain hook")
 
 
 def has_extensions(manager: pluggy.PluginManager) -> bool:
@@ -89,12 +111,16 @@ class Steps:
 
     def field_types(self) -> list[FieldType]:
         """Return the field types that extensions add."""
-        return [one for answer in self._ask("field_types", {}) for one in answer]
+        return [
+            replace(one, convert=_guarded(name, one))
+            for name, function in self._implementations("field_types")
+            for one in self._call(name, "field_types", function, {}) or ()
+        ]
 
     def enrich(self, space: Space, calls: Sequence[Call], now: int) -> Sequence[Call]:
         """Return the calls as extensions change them, one extension after the other."""
         for name, function in self._implementations("enrich_calls"):
-            answer = self._call(name, function, {"space": space, "calls": calls, "now": now}, len(calls))
+            answer = self._call(name, "enrich_calls", function, {"space": space, "calls": calls, "now": now})
             if answer is not None:
                 calls = answer
         return calls
@@ -113,7 +139,7 @@ class Steps:
         arguments = {"space": space, "calls": calls, "now": now}
         for name, function in self._implementations("drop_calls"):
             try:
-                answer = _invoke(function, arguments, len(calls))
+                answer = _invoke("drop_calls", function, arguments)
             except Exception as error:
                 _log.exception("extension_failed", extension=name, hook="drop_calls", error=_text(error))
                 raise RetryLater(f"extension {name}, which may drop calls, failed: {_text(error)}") from error
@@ -123,19 +149,19 @@ class Steps:
     def validate(self, space: Space, calls: Sequence[Call]) -> list[Refused | None]:
         """Return for each call the first refusal."""
         refusals: list[Refused | None] = [None] * len(calls)
-        for answer in self._ask("validate_calls", {"space": space, "calls": calls}, len(calls)):
+        for answer in self._ask("validate_calls", {"space": space, "calls": calls}):
             refusals = [old or new for old, new in zip(refusals, answer, strict=True)]
         return refusals
 
     def identifiers(self, space: Space, calls: Sequence[Call]) -> Sequence[Identifiers]:
         """Return who each call is of, by the first answer."""
-        for answer in self._ask("read_identifiers", {"space": space, "calls": calls}, len(calls)):
+        for answer in self._ask("read_identifiers", {"space": space, "calls": calls}):
             return list(answer)
         return [Identifiers()] * len(calls)
 
     def values(self, space: Space, calls: Sequence[Call]) -> list[dict[str, Any]]:
         """Return the values of data maps of each call; extensions win over the built-in step."""
-        answers = list(self._ask("map_values", {"space": space, "calls": calls}, len(calls)))
+        answers = list(self._ask("map_values", {"space": space, "calls": calls}))
         if len(answers) == 1:
             return list(answers[0])
         joined: list[dict[str, Any]] = [{} for _ in calls]
@@ -160,7 +186,7 @@ class Steps:
             "profiles": profiles,
             "now": now,
         }
-        answers = list(self._ask("decide_actions", arguments, len(calls)))
+        answers = list(self._ask("decide_actions", arguments))
         if len(answers) == 1:
             return list(answers[0])
         return [join(list(decisions)) for decisions in zip(*reversed(answers), strict=True)]
@@ -183,9 +209,9 @@ class Steps:
             _log.error("deliveries_incomplete", space=space.id, wanted=len(wanted))
         raise RetryLater("no step built the requests of every call")
 
-    def _ask(self, hook: str, arguments: dict[str, Any], length: int | None = None) -> Iterable[Any]:
+    def _ask(self, hook: str, arguments: dict[str, Any]) -> Iterable[Any]:
         for name, function in self._implementations(hook):
-            answer = self._call(name, function, arguments, length)
+            answer = self._call(name, hook, function, arguments)
             if answer is not None:
                 yield answer
 
@@ -198,23 +224,70 @@ class Steps:
             self._known[hook] = known
         return known
 
-    def _call(self, name: str, implementation: Any, arguments: dict[str, Any], length: int | None) -> Any:
+    def _call(self, name: str, hook: str, implementation: Any, arguments: dict[str, Any]) -> Any:
         """Call one implementation; an extension's error is logged and counts as no answer."""
+        if name.startswith("built-in:"):
+            return implementation.function(*[arguments[one] for one in implementation.argnames])
         try:
-            return _invoke(implementation, arguments, length)
-        except Exception as error:
-            if name.startswith("built-in:"):
-                raise
-            _log.exception("extension_failed", extension=name, error=_text(error))
+            return _invoke(hook, implementation, arguments)
+        except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
+            _log.exception("extension_failed", extension=name, hook=hook, error=_text(error))
             return None
 
 
-def _invoke(implementation: Any, arguments: dict[str, Any], length: int | None) -> Any:
+def _invoke(hook: str, implementation: Any, arguments: dict[str, Any]) -> Any:
+    """Call an extension's implementation and check its answer."""
     function: Callable[..., Any] = implementation.function
     answer = function(*[arguments[name] for name in implementation.argnames])
-    if answer is not None and length is not None and len(answer) != length:
-        raise ValueError(f"the answer has {len(answer)} elements for {length} calls")
+    if answer is None:
+        return None
+    answer = list(answer)
+    for element in answer:
+        if not isinstance(element, _ELEMENTS[hook]):
+            raise TypeError(f"the answer has an element of type {type(element).__name__}")
+    if "calls" in arguments and len(answer) != len(arguments["calls"]):
+        raise ValueError(f"the answer has {len(answer)} elements for {len(arguments['calls'])} calls")
+    if hook == "enrich_calls" and any(
+        new.index != old.index for new, old in zip(answer, arguments["calls"], strict=True)
+    ):
+        raise ValueError("the answer has the calls in another order, or with another index")
+    if hook == "map_values":
+        msgspec.msgpack.encode(answer)  # what cannot be stored must not reach the store
+    if hook == "build_requests" and not _complete(answer, arguments["actions"]):
+        raise ValueError("the answer has not every call in exactly one delivery")
     return answer
+
+
+_ELEMENTS: Mapping[str, tuple[type, ...]] = {
+    "field_types": (FieldType,),
+    "enrich_calls": (Call,),
+    "drop_calls": (str, type(None)),
+    "validate_calls": (Refused, type(None)),
+    "read_identifiers": (Identifiers,),
+    "map_values": (dict,),
+    "decide_actions": (tuple, Filtered, Refused, Postponed),
+    "build_requests": (Delivery,),
+}
+"""What each element of a hook's answer must be."""
+
+
+def _complete(deliveries: Sequence[Delivery], actions: Sequence[tuple[int, tuple[Action, ...]]]) -> bool:
+    return sorted(index for delivery in deliveries for index in delivery.calls) == sorted(index for index, _ in actions)
+
+
+def _guarded(name: str, field_type: FieldType) -> Callable[[Value, str], Json]:
+    """Return the conversion of an extension's field type that fails with ValueError only."""
+
+    def convert(value: Value, timezone: str) -> Json:
+        try:
+            return field_type.convert(value, timezone)
+        except ValueError:
+            raise
+        except Exception as error:
+            _log.exception("extension_failed", extension=name, field_type=field_type.name, error=_text(error))
+            raise ValueError(f"field type {field_type.name} of extension {name} failed: {_text(error)}") from error
+
+    return convert
 
 
 def join(decisions: list[Decision]) -> Decision:

@@ -201,14 +201,16 @@ class Pipeline:
         outgoing: Sequence[Outgoing],
     ) -> None:
         """Count and log what became of the batch."""
-        outcomes = Counter(
-            (call.type, _OUTCOMES[type(settled[call.index])] if call.index in settled else "request") for call in calls
-        )
+        if settled:
+            outcomes = Counter((call.type, _outcome(settled.get(call.index))) for call in calls)
+        else:
+            outcomes = Counter([(call.type, "request") for call in calls])
         for (kind, outcome), number in outcomes.items():
             self._metrics.count_calls(space.host, kind, outcome, number)
         for ids, one in zip(identifiers, added, strict=True):
-            for code in (*ids.warnings, *one.warnings):
-                self._metrics.count_warning(code)
+            if ids.warnings or one.warnings:
+                for code in (*ids.warnings, *one.warnings):
+                    self._metrics.count_warning(code)
         for index, decision in settled.items():
             if not isinstance(decision, Filtered):
                 _log.info("call_refused", space=space.id, index=index, reason=decision.reason)
@@ -218,7 +220,8 @@ class Pipeline:
                 _log.warning("values_left_out", space=space.id, reason=one_out.left_out)
 
 
-_OUTCOMES = {Refused: "refused", Filtered: "filtered", Postponed: "postponed"}
+def _outcome(decision: Refused | Filtered | Postponed | None) -> str:
+    return "request" if decision is None else type(decision).__name__.lower()
 
 
 def _stored(call: Call, read: Mapping[str, Any], unfit: list[list[str]]) -> dict[str, StoredValue]:

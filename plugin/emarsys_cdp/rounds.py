@@ -185,12 +185,12 @@ class _Round:
         self._entries = entries
         self._new_pid = new_pid
         self._memory = memory
-        self._remembered: set[str] = set()
+        self._remembered: list[str] = []
         self._contents: dict[str, bytes | None] = {}
         self._owners: dict[str, str | None] = {}
         self._records: dict[str, Record] = {}
         self._revisions: dict[str, int] = {}
-        self._changed: set[str] = set()
+        self._changed: dict[str, None] = {}
         self._unreadable: dict[str, str] = {}
         self._claims: dict[str, tuple[int, set[str]]] = {}
         self._lost: set[str] = set()
@@ -235,7 +235,7 @@ class _Round:
                 missing.append(pid)
             else:
                 self._revisions[pid], self._records[pid] = remembered
-                self._remembered.add(pid)
+                self._remembered.append(pid)
         if missing:
             await self._fetch(store, missing)
 
@@ -249,7 +249,7 @@ class _Round:
 
     async def _verify(self, store: Store) -> None:
         """Look whether remembered records that nothing was written to are still those of the store."""
-        pids = sorted(self._remembered - self._changed)
+        pids = [pid for pid in self._remembered if pid not in self._changed]
         if not pids:
             return
         for pid, stored in zip(pids, await store.read_records(pids), strict=True):
@@ -304,7 +304,7 @@ class _Round:
         )
         if after != before:
             self._records[pid] = after
-            self._changed.add(pid)
+            self._changed[pid] = None
         return resolution
 
     def _share(self, entry: Entry, pid: str) -> None:
@@ -319,11 +319,11 @@ class _Round:
         record = self._records[holder]
         kept = tuple([device for device in record.devices if device.value != entry.ids.anon])
         self._records[holder] = replace(record, devices=kept)
-        self._changed.add(holder)
+        self._changed[holder] = None
 
     async def _write(self, store: Store) -> None:
         await self._verify(store)
-        changed = sorted(self._changed)
+        changed = list(self._changed)
         if changed:
             written = await store.commit([self._commit(pid) for pid in changed])
             self._lost |= {pid for pid, ok in zip(changed, written, strict=True) if not ok}
@@ -344,7 +344,7 @@ class _Round:
 
     def _commit(self, pid: str) -> Commit:
         revision = self._revisions.get(pid, 0)
-        return Commit(pid, revision, pack(self._records[pid], revision + 1), stub=revision == 0)
+        return Commit(pid, revision, pack(self._records[pid], revision + 1), revision == 0)
 
     async def _claim(self, store: Store, rank: int) -> None:
         names = [name for name, (of, pids) in self._claims.items() if of == rank and pids.isdisjoint(self._lost)]

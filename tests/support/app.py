@@ -11,9 +11,10 @@ from typing import Any, Final, TypeAlias
 
 import httpx
 from starlette.types import Message
+from tests.support.world import NOW, counted_bytes, milliseconds
 
 from emarsys_cdp.service.app import App
-from emarsys_cdp.service.assembly import Service
+from emarsys_cdp.service.assembly import Service, World
 from emarsys_cdp.testing import (
     Breach,
     check_batch_answer,
@@ -43,6 +44,8 @@ def make_app(service: Service) -> App:
             yield service
         finally:
             await service.store.close()
+            if service.upstream is not None:
+                await service.upstream.close()
 
     numbers = count(1)
     return App(opened, lambda: f"request-{next(numbers)}")
@@ -77,9 +80,31 @@ class Host:
         expect(CHECKS[path](body, response.status_code, response.headers, response.content))
         return response
 
-    async def get(self, path: str) -> httpx.Response:
-        """Get *path*."""
-        return await self.client.get(path)
+    async def metric(self, name: str, **labels: str) -> float:
+        """Return the value of a counter that /metrics shows, 0 when it has not been counted."""
+        text = (await self.client.get("/metrics")).text
+        shown = ",".join(f'{label}="{value}"' for label, value in sorted(labels.items()))
+        found = [line.rsplit(" ", 1)[1] for line in text.splitlines() if line.startswith(f"{name}{{{shown}}} ")]
+        return float(found[0]) if found else 0.0
+
+
+class Clock:
+    """The time of a world, in ms since 1970 UTC; it moves when a test says so."""
+
+    def __init__(self, now: str = NOW) -> None:
+        self.now = milliseconds(now)
+
+    def __call__(self) -> int:
+        """Return the time of now."""
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += int(seconds * 1000)
+
+    def world(self) -> World:
+        """Return a world with this clock and counted randomness."""
+        return World(self, counted_bytes(), lambda _: 0.0)
 
 
 @asynccontextmanager

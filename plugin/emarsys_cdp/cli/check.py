@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from emarsys_cdp.extensions import build_plugin_manager
+from emarsys_cdp.log import configure_logging
 from emarsys_cdp.service.assembly import build_compiler
 from emarsys_cdp.spaces import read_document
 from emarsys_cdp_hooks import InvalidDocument
@@ -23,6 +24,7 @@ def check_command(files: tuple[Path, ...], as_json: bool) -> None:
 
     Exit code 0 when all are right, 1 when one is not.
     """
+    configure_logging("warning")
     compiler = build_compiler(build_plugin_manager())
     results = []
     for path in files:

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from emarsys_cdp.credentials import Credentials
-from emarsys_cdp.document.decoder import message_decoder
 from emarsys_cdp.document.model import EMAIL_FIELD, DataMap, Document
+from emarsys_cdp.document.parts import Parts, parts_of
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import Field, FieldCatalogue
@@ -20,6 +20,9 @@ from emarsys_cdp.values.coerce import Coercion, coercion
 from emarsys_cdp.values.paths import Getter, compile_path, compile_trait
 from emarsys_cdp.values.times import zone
 from emarsys_cdp_hooks import FieldType, InvalidDocument, Json, Problem, Space, Value
+
+MAX_EXACT = 2**53
+"""Largest whole number that RudderStack's server passes on exactly: its JSON numbers are doubles."""
 
 
 class CompiledMap(Struct, frozen=True):
@@ -37,7 +40,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     """
     A space with everything that its document and settings say, compiled.
 
-    *decoder* reads those parts of a message that the built-in steps look at, and skips the rest.
+    *parts* are those of a message that the built-in steps look at.
 
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
     meaning of RudderStack's stock Emarsys settings.
@@ -47,7 +50,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     reader: Reader
     maps: tuple[CompiledMap, ...]
     create: str
-    decoder: msgspec.json.Decoder[dict[str, Any]]
+    parts: Parts
     stock: StockMapping | None = None
 
 
@@ -143,7 +146,7 @@ class Compiler:
             ),
             maps=tuple(self._compile_map(data_map, timezone) for data_map in document.data_maps),
             create=document.contacts.create,
-            decoder=message_decoder([identity.primary_key, *(data_map.path for data_map in document.data_maps)]),
+            parts=parts_of([identity.primary_key, *(data_map.path for data_map in document.data_maps)]),
         )
 
     def _compile_map(self, data_map: DataMap, timezone: str) -> CompiledMap:
@@ -172,18 +175,28 @@ class Compiler:
                 for name, field in stock.fields
             ),
             create="always",
-            decoder=message_decoder(["traits", "properties"]),
+            parts=parts_of(["traits", "properties"]),
             stock=stock,
         )
 
 
-def _nothing(message: Mapping[str, Any]) -> None:  # noqa: ARG001 - the signature of a getter
+def _nothing(message: Mapping[str, Any]) -> None:
     """Read the key of a space that maps no trait to its key field."""
 
 
 def as_received(raw: Any) -> Any:
-    """Return the value as it is: the stock destination sends values unchanged."""
-    return raw
+    """
+    Return the value as it is: the stock destination sends values unchanged.
+
+    Only whole numbers that a double cannot hold become text: the host would round them. What is no JSON is absent.
+    """
+    if isinstance(raw, int) and not isinstance(raw, bool):
+        return raw if abs(raw) <= MAX_EXACT else str(raw)
+    if isinstance(raw, list):
+        return [as_received(element) for element in raw]
+    if isinstance(raw, Mapping):
+        return {str(name): as_received(value) for name, value in raw.items()}
+    return raw if isinstance(raw, (str, bool, float)) else None
 
 
 def _key_type(field: str) -> str:

@@ -73,8 +73,7 @@ def _deliveries(group: Calls) -> list[Delivery]:
 
 def _end_by_count(group: Calls, start: int) -> int:
     """Return where the calls from *start* on have to be cut so that no request has too many contacts."""
-    kinds = {type(action) for action in group[start][1]}
-    if len(group) - start <= MAX_CONTACTS and TriggerEvent not in kinds:
+    if len(group) - start <= MAX_CONTACTS and not any(type(action) is TriggerEvent for action in group[start][1]):
         return len(group)
     keys: list[set[str]] = [set() for _ in group[start][1]]
     for end in range(start, len(group)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import secrets
 from collections.abc import Callable
+from itertools import count
 
 import uvicorn
 
@@ -42,7 +43,8 @@ def make_server(
 ) -> Server:
     """Return a server of the service, not yet running. *on_start* gets its URL once it listens."""
     outside = world or World()
-    app = App(lambda: running(settings, outside), lambda: secrets.token_hex(8))
+    prefix, numbers = secrets.token_hex(4), count(1)
+    app = App(lambda: running(settings, outside), lambda: f"{prefix}-{next(numbers)}")
     config = uvicorn.Config(
         app,
         host=host,

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from emarsys_cdp.document.compile import CompiledMap, CompiledSpace
+from emarsys_cdp.document.compile import CompiledMap, CompiledSpace, as_received
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.emarsys.field_types import OPT_IN_FIELD
 from emarsys_cdp.values.coerce import to_string
@@ -176,7 +176,7 @@ def _track(subject: Subject) -> Decision:
             subject.key,
             str(given) if given else trigger_id(subject.space.id, subject.call.message_id, who, event_id),
             iso_time(subject.call.event_time),
-            data,
+            as_received(data),
             _attachments(properties.get("attachment")),
         ),
     )

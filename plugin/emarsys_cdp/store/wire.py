@@ -19,8 +19,8 @@ from msgspec import Struct
 
 from emarsys_cdp.store import StoreUnavailable
 
-Command: TypeAlias = tuple[Any, ...]
-"""The words of a command: str, bytes or int."""
+Command: TypeAlias = tuple[Any, ...] | bytes
+"""The words of a command (str, bytes or int), or all of it in the protocol's form."""
 
 Reply: TypeAlias = Any
 """bytes, int, None, a list of these, or a `hiredis.ReplyError` as a value."""
@@ -130,7 +130,7 @@ class Wire:
             StoreUnavailable: no connection, or no answer within `REPLY_SECONDS`.
 
         """
-        packed = [hiredis.pack_command(command) for command in commands]
+        packed = _pack(commands)
         if not packed:
             return []
         protocol = self._protocol
@@ -150,7 +150,7 @@ class Wire:
             if self._protocol is not None and self._protocol.lost is None:
                 return self._protocol
             protocol = await self._connect()
-            packed = [hiredis.pack_command(command) for command in (*self._sign_in(), *self._setup)]
+            packed = _pack((*self._sign_in(), *self._setup))
             for reply in await self._send(protocol, packed) if packed else ():
                 if isinstance(reply, hiredis.ReplyError):
                     protocol.abort()
@@ -187,6 +187,10 @@ class Wire:
         if self._protocol is not None:
             self._protocol.abort()
         self._protocol = None
+
+
+def _pack(commands: Iterable[Command]) -> list[bytes]:
+    return [one if isinstance(one, bytes) else hiredis.pack_command(one) for one in commands]
 
 
 def _reason(error: Exception) -> str:

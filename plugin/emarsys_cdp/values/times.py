@@ -8,6 +8,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
 _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _SECONDS_DIGITS = 11
 """Epoch numbers below 10^11 are seconds (until the year 5138), above it milliseconds (from 1973)."""
@@ -70,8 +71,7 @@ def _from_epoch(number: float) -> int | None:
 
 def iso_time(milliseconds: int) -> str:
     """Return `2025-01-06T10:00:00.000Z`, the only form that Emarsys takes as `event_time`."""
-    moment = _EPOCH + timedelta(milliseconds=milliseconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return (_START + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds") + "Z"
 
 
 def is_date_only(text: str) -> bool:

@@ -12,13 +12,12 @@ from emarsys_cdp.calls import make_call
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp.hosts.rudderstack import encode
 from emarsys_cdp.hosts.rudderstack.decode import (
-    Decoder,
     Destination,
     Job,
+    PartialReader,
     decode,
     is_request,
     read_message,
-    whole_message,
 )
 from emarsys_cdp.hosts.rudderstack.dynamic_config import resolve
 from emarsys_cdp.pipeline import Answer, Pipeline
@@ -30,6 +29,10 @@ HOST = "rudderstack"
 
 _log = structlog.get_logger("emarsys_cdp.rudderstack")
 _canonical = msgspec.json.Encoder(order="deterministic").encode
+
+
+class NeedsWhole(Exception):
+    """A call that was decoded in part has to be decoded whole."""
 
 
 Settled = dict[int, Refused | Filtered | Postponed]
@@ -54,6 +57,7 @@ class RudderStack:
     def __init__(self, pipeline: Pipeline, spaces: Spaces, clock: Callable[[], int], *, whole: bool = False) -> None:
         self._pipeline = pipeline
         self._whole = whole
+        self._partial: PartialReader | None = None
         self._spaces = spaces
         self._clock = clock
 
@@ -65,7 +69,8 @@ class RudderStack:
             DropCall: the request cannot be read.
 
         """
-        return encode.encode({"output": await self._route(decode(body))})
+        jobs, groups, settled = self._take(body)
+        return encode.encode({"output": await self._route(jobs, groups, settled)})
 
     async def batch(self, body: bytes) -> bytes:
         """
@@ -76,10 +81,10 @@ class RudderStack:
 
         """
         jobs = decode(body)
-        made = [job for job in jobs if job.error is None and is_request(job.raw_message)]
+        made = [job for job in jobs if job.error is None and is_request(job.message)]
         numbers = {job.index for job in made}
-        calls = await self._route([job for job in jobs if job.index not in numbers], jobs)
-        return encode.encode([*map(encode.passed_output, made), *calls])
+        groups, settled = self._groups([job for job in jobs if job.index not in numbers])
+        return encode.encode([*map(encode.passed_output, made), *await self._route(jobs, groups, settled)])
 
     async def processor(self, body: bytes) -> bytes:
         """
@@ -90,8 +95,7 @@ class RudderStack:
             RetryLater: the whole request has to come again: at this stage a failed event is lost.
 
         """
-        jobs = decode(body)
-        groups, settled = self._groups(jobs)
+        jobs, groups, settled = self._take(body)
         outputs: dict[int, list[dict[str, Any]]] = {}
         for group in groups:
             for answer in await self._process(group, merge=False):
@@ -105,10 +109,8 @@ class RudderStack:
             outputs[index] = [encode.settled_output(jobs[index], decision, "processor")]
         return encode.encode([output for job in jobs for output in outputs[job.index]])
 
-    async def _route(self, jobs: Sequence[Job], every: Sequence[Job] | None = None) -> list[dict[str, Any]]:
-        """Return the router outputs of jobs; *every* holds all jobs of the request by their index."""
-        by_index = jobs if every is None else every
-        groups, settled = self._groups(jobs)
+    async def _route(self, jobs: Sequence[Job], groups: Sequence[_Group], settled: Settled) -> list[dict[str, Any]]:
+        """Return the router outputs of the groups and the settled jobs; *jobs* are all of the request."""
         outputs: list[dict[str, Any]] = []
         for group in groups:
             try:
@@ -119,15 +121,36 @@ class RudderStack:
             for answer in answers:
                 settled |= answer.settled
                 outputs += [
-                    encode.router_output(outgoing, [by_index[index] for index in outgoing.calls])
+                    encode.router_output(outgoing, [jobs[index] for index in outgoing.calls])
                     for outgoing in answer.outgoing
                 ]
-        return outputs + [
-            encode.settled_output(by_index[index], decision, "router") for index, decision in settled.items()
-        ]
+        return outputs + [encode.settled_output(jobs[index], decision, "router") for index, decision in settled.items()]
+
+    def _take(self, body: bytes) -> tuple[Sequence[Job], list[_Group], Settled]:
+        """
+        Return the jobs of a request, their calls by space, and what is settled already.
+
+        First the calls are decoded in part, in one pass with the rest. Whatever asks for a closer look - a space that
+        looks at other parts, a setting that takes its value from the call, a call that is malformed - has the request
+        decoded again, step by step.
+        """
+        jobs = None if self._partial is None else self._partial.jobs(body)
+        if jobs is not None:
+            try:
+                return jobs, *self._groups(jobs)
+            except NeedsWhole:
+                pass
+        jobs = decode(body)
+        return jobs, *self._groups(jobs)
 
     def _groups(self, jobs: Sequence[Job]) -> tuple[list[_Group], Settled]:
-        """Return the jobs' calls by space; jobs that cannot be processed are settled."""
+        """
+        Return the jobs' calls by space; jobs that cannot be processed are settled.
+
+        Raises:
+            NeedsWhole: a call that was decoded in part has to be decoded whole.
+
+        """
         groups: dict[int, _Group] = {}
         settled: Settled = {}
         now = self._clock()
@@ -154,25 +177,39 @@ class RudderStack:
         self, job: Job, destination: Destination, known: dict[int, CompiledSpace | str]
     ) -> tuple[CompiledSpace | str, dict[str, Any] | str]:
         """Return the space of a job and its message, without what went into the settings."""
+        message = job.message
         space = known.get(id(destination))
         if space is None:
             if destination.hasDynamicConfig is not False and destination.dynamic():
-                message = read_message(job.raw_message, whole_message)
-                if isinstance(message, str):
-                    return "", message
-                config, message = resolve(destination.Config, message)
-                return self._compiled(job, destination, config), message
+                return self._read_dynamic(job, destination)
             space = known[id(destination)] = self._compiled(job, destination, destination.Config)
+            self._learn(space, partial=isinstance(message, dict))
         if isinstance(space, str):
             return space, ""
-        message = read_message(job.raw_message, self._decoder(space))
-        if isinstance(message, dict) and not message.get("messageId"):
-            message = read_message(job.raw_message, whole_message)  # its id is made of everything it says
+        if not isinstance(message, dict):
+            return space, read_message(message)
+        if not message.get("messageId"):
+            raise NeedsWhole  # its id is made of everything it says
         return space, message
 
-    def _decoder(self, space: CompiledSpace) -> Decoder:
-        """Return the decoder for a space's calls: with extensions, which may read anything, that of whole calls."""
-        return whole_message if self._whole else space.decoder
+    def _read_dynamic(self, job: Job, destination: Destination) -> tuple[CompiledSpace | str, dict[str, Any] | str]:
+        """Return the space of a job whose settings take values from its call, and the call without them."""
+        if isinstance(job.message, dict):
+            raise NeedsWhole
+        message = read_message(job.message)
+        if isinstance(message, str):
+            return "", message
+        config, message = resolve(destination.Config, message)
+        return self._compiled(job, destination, config), message
+
+    def _learn(self, space: CompiledSpace | str, *, partial: bool) -> None:
+        """Let the partial reader keep what a space looks at; extensions may read anything, so with them there is none."""
+        if self._whole or isinstance(space, str) or (self._partial is not None and space.parts <= self._partial.parts):
+            return
+        known = frozenset() if self._partial is None else self._partial.parts
+        self._partial = PartialReader(known | space.parts)
+        if partial:
+            raise NeedsWhole
 
     def _compiled(self, job: Job, destination: Destination, config: dict[str, Any]) -> CompiledSpace | str:
         name = (job.metadata and job.metadata.destinationId) or destination.ID

@@ -8,11 +8,12 @@ kept in it; only a request that cannot be taken apart at all is refused as a who
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from emarsys_cdp.document.parts import Parts, message_type
 from emarsys_cdp.hosts.rudderstack.split import Unreadable, array_elements, object_members
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import DropCall
@@ -22,8 +23,6 @@ MAX_CALL_BYTES = 1_048_576
 
 MAX_JOBS = 20_000
 """Most jobs of one request."""
-
-Decoder: TypeAlias = msgspec.json.Decoder[dict[str, Any]]
 
 _NO_RAW = Raw(b"")
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
@@ -63,12 +62,12 @@ class Job(Struct, gc=False):
     """
     One input of a request: a call, who gets the answer, and the destination it is for.
 
-    *raw_metadata* and *raw_destination* are the bytes to echo, *raw_message* the call as it came. *error* says why
-    the job cannot be processed.
+    *raw_metadata* and *raw_destination* are the bytes to echo. *message* is the call as it came, or decoded in
+    part. *error* says why the job cannot be processed.
     """
 
     index: int
-    raw_message: Raw
+    message: Raw | dict[str, Any]
     raw_metadata: Raw
     raw_destination: Raw
     metadata: Metadata | None
@@ -104,9 +103,7 @@ _items = msgspec.json.Decoder(list[_Item])
 _metadata = msgspec.json.Decoder(Metadata)
 _destination = msgspec.json.Decoder(Destination)
 _request = msgspec.json.Decoder(_Request)
-whole_message: Decoder = msgspec.json.Decoder(dict[str, Any])
-"""Reads every part of a message."""
-
+_message = msgspec.json.Decoder(dict[str, Any])
 _type = msgspec.json.Decoder(_DestinationType)
 
 
@@ -118,16 +115,49 @@ def destination_type(body: bytes) -> str | None:
         return None
 
 
+class PartialReader:
+    """Decodes whole requests in one pass, keeping of each call only *parts*."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        item = msgspec.defstruct(
+            "PartialItem",
+            [("message", message_type(parts)), ("metadata", Raw), ("destination", Raw, _NO_RAW)],
+        )
+        envelope = msgspec.defstruct(
+            "PartialEnvelope",
+            [("input", list[item]), ("destinations", dict[str, Raw] | None, None)],  # type: ignore[valid-type]
+        )
+        self._items = msgspec.json.Decoder(list[item])  # type: ignore[valid-type]  # made at run time
+        self._envelope = msgspec.json.Decoder(envelope)
+
+    def jobs(self, body: bytes) -> list[Job] | None:
+        """Return the jobs of a request; None when something in it has to be looked at more closely."""
+        if len(body) > MAX_CALL_BYTES:
+            return None
+        try:
+            if body[:1] == b"[":
+                items, destinations = self._items.decode(body), None
+            else:
+                envelope: Any = self._envelope.decode(body)
+                items, destinations = envelope.input, envelope.destinations
+        except _UNREADABLE:
+            return None
+        reader = _JobReader(destinations)
+        jobs = [reader.job(index, item) for index, item in enumerate(items)]
+        return jobs if len(jobs) <= MAX_JOBS else None
+
+
 def decode(body: bytes) -> list[Job]:
     """
-    Return the jobs of a request of any of the four forms.
+    Return the jobs of a request of any of the four forms, with their calls as they came.
 
     Raises:
         DropCall: the request cannot be read, or is of another shape; says what was expected.
 
     """
     try:
-        plain_processor = body.lstrip()[:1] == b"["
+        plain_processor = body[:100].lstrip()[:1] == b"["
         envelope = _Envelope(_items.decode(body)) if plain_processor else _envelope.decode(body)
     except _UNREADABLE as error:
         envelope = _take_apart(body, error)
@@ -173,8 +203,10 @@ class _JobReader:
     def __init__(self, destinations: Mapping[str, Raw] | None) -> None:
         self._destinations = destinations
         self._read: dict[bytes, Destination | str] = {}
+        self._last = b""
+        self._last_read: Destination | str = _read_destination(b"")
 
-    def job(self, index: int, item: _Item) -> Job:
+    def job(self, index: int, item: Any) -> Job:
         """Return the job of an item, with its first error if it has one."""
         try:
             metadata = _metadata.decode(item.metadata)
@@ -183,16 +215,23 @@ class _JobReader:
         raw = item.destination
         if self._destinations is not None:
             raw = self._destinations.get(metadata.destinationId or "", _NO_RAW)
-        data = bytes(raw)
-        destination = self._read.get(data)
-        if destination is None:
-            destination = self._read[data] = _read_destination(data)
+        destination = self._destination(bytes(raw))
         if isinstance(destination, Destination):
             return Job(index, item.message, item.metadata, raw, metadata, destination)
         problem = f"destination {shorten(metadata.destinationId)}: {destination}"
         return Job(index, item.message, item.metadata, _echo(raw), metadata, None, problem)
 
-    def _broken(self, index: int, item: _Item, problem: str) -> Job:
+    def _destination(self, data: bytes) -> Destination | str:
+        """Return what the bytes of a destination say; the host repeats the same bytes with every job."""
+        if data != self._last:
+            self._last = data
+            known = self._read.get(data)
+            if known is None:
+                known = self._read[data] = _read_destination(data)
+            self._last_read = known
+        return self._last_read
+
+    def _broken(self, index: int, item: Any, problem: str) -> Job:
         """Return a job whose metadata cannot be read; what is an object is echoed all the same."""
         raw = item.destination
         if self._destinations is not None and len(self._destinations) == 1:
@@ -208,7 +247,7 @@ def _echo(raw: Raw) -> Raw:
 def _is_object(raw: Raw) -> bool:
     """Tell whether the bytes are a JSON object that can be echoed."""
     try:
-        whole_message.decode(raw)
+        _message.decode(raw)
     except _UNREADABLE:
         return False
     return True
@@ -229,12 +268,12 @@ def _read_destination(raw: bytes) -> Destination | str:
         return "cannot be read: it must be an object with ID and Config"
 
 
-def read_message(raw: Raw, decoder: Decoder) -> dict[str, Any] | str:
+def read_message(raw: Raw) -> dict[str, Any] | str:
     """
-    Return a call's message, or what is wrong with it; *decoder* may pass over parts that nobody reads.
+    Return a call's message, or what is wrong with it.
 
-    How deep a part is nested that nobody reads does not matter; what is kept of a call has bounds of its own
-    (steps/mapping.py), and the decoder gives up at a depth of about a thousand.
+    The decoder gives up at a depth of about a thousand; what is kept of a call has bounds of its own
+    (steps/mapping.py).
     """
     size = memoryview(raw).nbytes
     if size == 0:
@@ -242,25 +281,19 @@ def read_message(raw: Raw, decoder: Decoder) -> dict[str, Any] | str:
     if size > MAX_CALL_BYTES:
         return f"the call has {size} bytes: at most {MAX_CALL_BYTES} are read"
     try:
-        return decoder.decode(raw)
-    except msgspec.ValidationError:
-        return _read_whole(raw)
+        return _message.decode(raw)
+    except msgspec.ValidationError as error:
+        return f"the call cannot be read: {error}"
     except RecursionError:
         return "the call is nested too deep: at most some hundred levels are read"
     except _UNREADABLE as error:
         return f"the call is no JSON: {error}"
 
 
-def _read_whole(raw: Raw) -> dict[str, Any] | str:
-    """Read a message whose parts are not of the expected kind, without expectations."""
-    try:
-        return whole_message.decode(raw)
-    except _UNREADABLE as error:
-        return f"the call cannot be read: {error}"
-
-
-def is_request(raw: Raw) -> bool:
+def is_request(raw: Raw | dict[str, Any]) -> bool:
     """Tell whether a message is a request of the processor stage and not a call."""
+    if isinstance(raw, dict):
+        return False
     try:
         request = _request.decode(raw)
     except _UNREADABLE:

@@ -54,7 +54,7 @@ def router_output(outgoing: Outgoing, jobs: Sequence[Job]) -> dict[str, Any]:
 def passed_output(job: Job) -> dict[str, Any]:
     """Return the output of a job whose message is a request of the processor stage."""
     return {
-        "batchedRequest": job.raw_message,
+        "batchedRequest": job.message,
         "metadata": [job.raw_metadata],
         "batched": False,
         "statusCode": DELIVER,
@@ -73,12 +73,11 @@ def processor_outputs(outgoing: Outgoing, job: Job) -> list[dict[str, Any]]:
 
 def settled_output(job: Job, decision: Refused | Filtered | Postponed, feature: str) -> dict[str, Any]:
     """Return the output of a job that nothing is sent for."""
-    output: dict[str, Any] = {"metadata": [job.raw_metadata], "batched": False}
+    output: dict[str, Any] = {"metadata": [job.raw_metadata], "batched": False, "error": decision.reason}
     if isinstance(decision, Filtered):
         output["statusCode"] = FILTERED
     else:
         output["statusCode"] = RETRY if isinstance(decision, Postponed) else REFUSED
-        output["error"] = decision.reason
         output["statTags"] = _tags(job, decision, feature)
     if feature == "processor":
         output["metadata"] = output["metadata"][0]

@@ -1,0 +1,639 @@
+"""Group commit and its promises, on every store: between requests, between workers, and over crashes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from itertools import count
+from math import ceil
+from random import Random
+from typing import Any, TypeAlias, TypeVar, cast
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from tests.support.servers import flush
+
+from emarsys_cdp import rounds
+from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.store import Claim, Commit, Store, StoreUnavailable
+from emarsys_cdp.store.keys import SHARED, Namer, new_pid, owned_by, owner, record_key
+from emarsys_cdp.store.memory import MemoryStore
+from emarsys_cdp.store.record import Record, header, pack, unpack
+from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp_hooks import Identifiers, Json, StoredValue
+
+T = TypeVar("T")
+MakeStore: TypeAlias = Callable[[], Store]
+Hook: TypeAlias = Callable[[str, Sequence[Any]], Awaitable[None]]
+Request: TypeAlias = Sequence[Entry]
+Table: TypeAlias = dict[tuple[str, ...], Record | str]
+
+NAMER = Namer(b"a secret of the tests")
+PERSON = "AAAAAAAAAAAA"
+SHARED_DEVICE = f"{SHARED!r} is no profile"
+
+
+def call(number: int, user: int = 0, key: int = 0, anon: int = 0, *, space: str = "s", **values: Json) -> Entry:
+    """Return the call with this number as its time and messageId; an identifier 0 is none."""
+    given = [f"{kind}{of}" if of else None for kind, of in (("user", user), ("key", key), ("anon", anon))]
+    names = [value and NAMER(space, value[0], value) for value in given]
+    mid = f"m{number:04}"
+    read = {name: StoredValue(value, number, mid) for name, value in {"last": number, **values}.items()}
+    return Entry(space, "track", mid, number, Identifiers(*given), (names[0], names[1], names[2]), read)
+
+
+class _Watched:
+    """A store with something to await before and after each of its round trips."""
+
+    def __init__(self, store: Store, before: Hook | None, after: Hook | None) -> None:
+        self._store, self._before, self._after = store, before, after
+
+    def __getattr__(self, method: str) -> Callable[[Sequence[Any]], Awaitable[Any]]:
+        async def trip(arguments: Sequence[Any]) -> Any:
+            if self._before is not None:
+                await self._before(method, arguments)
+            answer = await getattr(self._store, method)(arguments)
+            if self._after is not None:
+                await self._after(method, arguments)
+            return answer
+
+        return trip
+
+
+def worker(store: Store, before: Hook | None = None, after: Hook | None = None, seed: int = 1) -> Rounds:
+    """Return the rounds of a worker; the hooks are awaited around each round trip to the real store."""
+    source = Random(seed).randbytes  # noqa: S311 - the same in every run
+    return Rounds(cast(Store, _Watched(store, before, after)), partial(new_pid, source), lambda _: 0.0)
+
+
+def on(make_store: MakeStore, use: Callable[[Store], Awaitable[T]]) -> T:
+    """Open a store, use it, close it."""
+
+    async def main() -> T:
+        store = make_store()
+        try:
+            return await use(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(main())
+
+
+async def owners(store: Store, calls: Request) -> dict[str, bytes | None]:
+    """Return the content of the row of every identifier of the calls."""
+    rows: dict[str, str] = {}
+    for one in calls:
+        for name, value in zip(one.names, (one.ids.user, one.ids.key, one.ids.anon), strict=True):
+            if name and value:
+                rows[value] = name
+    return dict(zip(rows, await store.read_rows(list(rows.values())), strict=True))
+
+
+async def pids_of(store: Store, calls: Request) -> set[str]:
+    """Return every profile that a row of the calls names."""
+    return {pid for row in (await owners(store, calls)).values() if (pid := owner(row))}
+
+
+async def table(store: Store, calls: Request) -> Table:
+    """Return the users table of some calls without profile ids: the identifiers of each profile, and its record."""
+    people: dict[bytes | None, list[str]] = {}
+    for value, row in (await owners(store, calls)).items():
+        people.setdefault(row, []).append(value)
+    found: Table = {}
+    for row, values in people.items():
+        pid = owner(row)
+        (stored,) = await store.read_records([pid]) if pid else [None]
+        found[tuple(sorted(values))] = replace(unpack(stored)[1], space="") if stored else f"{row!r} is no profile"
+    return found
+
+
+def flat(requests: Sequence[Request]) -> list[Entry]:
+    """Return the calls of some requests."""
+    return [one for request in requests for one in request]
+
+
+async def by_itself(store: Store, requests: Sequence[Request]) -> Table:
+    """Return the users table after requests that came one after the other to one worker."""
+    alone = worker(store)
+    for request in requests:
+        await alone.add(request)
+    return await table(store, flat(requests))
+
+
+def test_requests_that_arrive_during_a_round_form_the_next_one(make_store: MakeStore) -> None:
+    """Whatever arrives while a round trip is in flight is read and written together."""
+    trips: Counter[str] = Counter()
+
+    async def use(store: Store) -> list[Added]:
+        later: list[asyncio.Task[list[Added]]] = []
+
+        async def arrive(method: str, _: Sequence[Any]) -> None:
+            trips[method] += 1
+            if not later:
+                later.extend(asyncio.create_task(one.add([call(n, n, n, n)])) for n in range(2, 52))
+                await asyncio.sleep(0)
+
+        one = worker(store, arrive)
+        first = await one.add([call(1, 1, 1, 1)])
+        return first + flat_results(await asyncio.gather(*later))
+
+    people = [added.profile for added in on(make_store, use)]
+
+    assert [person and person.user for person in people] == [f"user{n}" for n in range(1, 52)]
+    assert trips == {"read_rows": 2, "commit": 2, "claim": 6, "keep": 2}
+
+
+def flat_results(results: Sequence[Sequence[Added]]) -> list[Added]:
+    """Return the results of some requests."""
+    return [added for result in results for added in result]
+
+
+def test_rounds_are_bounded(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A round takes whole requests up to its limit; the rest forms further rounds."""
+    monkeypatch.setattr(rounds, "MAX_CALLS", 10)
+    sizes: list[int] = []
+
+    async def count_people(method: str, arguments: Sequence[Any]) -> None:
+        if method == "commit":
+            sizes.append(len(arguments))
+
+    async def use(store: Store) -> None:
+        one = worker(store, count_people)
+        await asyncio.gather(*[one.add([call(n + part, n + part) for part in range(4)]) for n in range(1, 21, 4)])
+        await one.add([call(n, n) for n in range(100, 130)])
+
+    on(make_store, use)
+
+    assert sizes == [8, 8, 4, 30]
+
+
+def test_calls_of_a_person_in_one_round(make_store: MakeStore) -> None:
+    """The calls of one person in one round are folded together, and every one gets the person after all of them."""
+    request = [call(2, 1, anon=1), call(1, anon=1), call(3, key=1, anon=1), call(4, 1, first="Jane")]
+
+    async def use(store: Store) -> Any:
+        return await worker(store).add(request), await table(store, request)
+
+    added, people = on(make_store, use)
+
+    (record,) = people.values()
+    assert list(people) == [("anon1", "key1", "user1")]
+    assert isinstance(record, Record)
+    assert {name: value.value for name, value in record.values.items()} == {"last": 4, "first": "Jane"}
+    assert len({str(one.profile) for one in added}) == 1
+
+
+def test_a_device_of_two_users_is_shared(make_store: MakeStore) -> None:
+    """An anonymousId that two users use belongs to nobody from then on, and alone it names nobody."""
+    requests = [[call(1, 1, anon=1)], [call(2, 2, anon=1)], [call(3, anon=1)], [call(4, 1, anon=1)]]
+
+    async def use(store: Store) -> Any:
+        one = worker(store)
+        return [(await one.add(request))[0] for request in requests], await table(store, flat(requests))
+
+    added, people = on(make_store, use)
+
+    assert people[("anon1",)] == SHARED_DEVICE
+    assert [one.profile and one.profile.user for one in added] == ["user1", "user2", None, "user1"]
+    assert [one.warnings for one in added] == [(), ("anon_shared",), (), ()]
+    assert {record.devices for record in people.values() if isinstance(record, Record)} == {()}
+
+
+def test_a_dead_owner_is_replaced(make_store: MakeStore) -> None:
+    """An identifier whose owner has no record is taken over by the next call."""
+    one = call(1, 1, 1, 1)
+
+    async def use(store: Store) -> Any:
+        await store.claim([Claim(name, None, owned_by(PERSON)) for name in one.names if name])
+        await worker(store).add([one])
+        return await table(store, [one]), await store.read_records([PERSON])
+
+    people, dead = on(make_store, use)
+
+    assert list(people) == [("anon1", "key1", "user1")]
+    assert [type(record) for record in people.values()] == [Record]
+    assert dead == [None]
+
+
+@pytest.mark.parametrize("stored", [b"\x02" + pack(Record("s"), 1)[1:], header(1) + b"\xc1"], ids=["newer", "damaged"])
+def test_an_unreadable_record_costs_only_its_person(make_store: MakeStore, stored: bytes) -> None:
+    """The person's calls fail and the record stays as it is; the other calls of the round are added."""
+    request = [call(1, 1), call(2, 2), call(3, 1, 5, 5), call(4, 3)]
+
+    async def use(store: Store) -> Any:
+        await store.commit([Commit(PERSON, 0, stored)])
+        await store.claim([Claim(request[0].names[0] or "", None, owned_by(PERSON))])
+        return await worker(store).add(request), await store.read_records([PERSON])
+
+    added, record = on(make_store, use)
+
+    assert [one.profile and one.profile.user for one in added] == [None, "user2", None, "user3"]
+    assert [PERSON in (one.failure or "") for one in added] == [True, False, True, False]
+    assert record == [stored]
+
+
+def test_a_call_that_cannot_be_stored_costs_only_its_request(make_store: MakeStore) -> None:
+    """A value that no record can hold fails for who brought it; the other requests of the round are answered."""
+
+    async def use(store: Store) -> Any:
+        one = worker(store)
+        bad, good = one.add([call(1, 1, huge=2**70)]), one.add([call(2, 2)])
+        return await asyncio.gather(bad, good, return_exceptions=True)
+
+    bad, good = on(make_store, use)
+
+    assert not isinstance(good, Exception)
+    assert [one.profile.user for one in good] == ["user2"]
+    assert isinstance(bad, Exception) or bad[0].failure
+
+
+def test_a_store_error_reaches_every_waiting_request(make_store: MakeStore) -> None:
+    """All who wait for a round learn of its outage, nobody waits forever, and the next request works."""
+
+    async def use(store: Store) -> Any:
+        down = [True]
+
+        async def fail(method: str, _: Sequence[Any]) -> None:
+            if down and method == "commit":
+                down.clear()
+                raise StoreUnavailable("down")
+
+        one = worker(store, fail)
+        errors = await asyncio.gather(*[one.add([call(n, n)]) for n in (1, 2, 3)], return_exceptions=True)
+        return errors, await one.add([call(4, 1)])
+
+    errors, (added,) = on(make_store, use)
+
+    assert [str(error) for error in errors] == ["down"] * 3
+    assert added.profile.user == "user1"
+
+
+def test_a_cancelled_request_leaves_the_others(make_store: MakeStore) -> None:
+    """Who stops waiting takes nothing away from the requests of the same round and of the next one."""
+
+    async def use(store: Store) -> Any:
+        async def cancel(method: str, _: Sequence[Any]) -> None:
+            if method == "commit":
+                tasks[0].cancel()
+
+        one = worker(store, cancel)
+        tasks = [asyncio.create_task(one.add([call(n, n)])) for n in (1, 2)]
+        return await asyncio.gather(*tasks, return_exceptions=True), await one.add([call(3, 3)])
+
+    (cancelled, (other,)), (after,) = on(make_store, use)
+
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert (other.profile.user, after.profile.user) == ("user2", "user3")
+
+
+async def overtake(store: Store, pid: str) -> None:
+    """Write a person's record again, as another worker does."""
+    (stored,) = await store.read_records([pid])
+    assert stored is not None
+    revision, record = unpack(stored)
+    await store.commit([Commit(pid, revision, pack(record, revision + 1))])
+
+
+def test_a_busy_person_does_not_hold_up_the_others(make_store: MakeStore) -> None:
+    """While another worker overtakes a person again and again, a request of somebody else is answered."""
+
+    async def use(store: Store) -> Any:
+        later: list[asyncio.Task[list[Added]]] = []
+
+        async def hinder(method: str, arguments: Sequence[Any]) -> None:
+            busy = [commit.pid for commit in arguments if commit.pid in pids] if method == "commit" else []
+            if busy and not (later and later[0].done()):
+                await overtake(store, busy[0])
+                later or later.append(asyncio.create_task(one.add([call(3, 2)])))
+
+        one = worker(store, hinder)
+        pids: set[str] = set()
+        await one.add([call(1, 1)])
+        pids |= await pids_of(store, [call(1, 1)])
+        return await one.add([call(2, 1)]), await later[0]
+
+    (busy,), (other,) = on(make_store, use)
+
+    assert (busy.profile.values["last"].value, other.profile.user) == (2, "user2")
+
+
+def test_a_person_that_always_loses_costs_only_its_request(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that lost too often is refused for now; the other requests of its round are answered."""
+    monkeypatch.setattr(rounds, "MAX_TRIES", 5)
+
+    async def use(store: Store) -> Any:
+        async def hinder(method: str, arguments: Sequence[Any]) -> None:
+            for commit in arguments if method == "commit" else ():
+                if commit.pid in pids:
+                    await overtake(store, commit.pid)
+
+        one = worker(store, hinder)
+        pids: set[str] = set()
+        await one.add([call(1, 1)])
+        pids |= await pids_of(store, [call(1, 1)])
+        return await asyncio.gather(one.add([call(2, 1)]), one.add([call(3, 2)]), return_exceptions=True)
+
+    busy, other = on(make_store, use)
+
+    assert isinstance(busy, StoreUnavailable)
+    assert not isinstance(other, Exception)
+    assert other[0].profile.user == "user2"
+
+
+RACES = {
+    "a new person's device": [(1, 1, 1), (0, 0, 1)],
+    "a new person's key": [(1, 1, 1), (0, 1, 0)],
+    "a new person's user": [(1, 1, 1), (1, 0, 2)],
+    "the same call": [(1, 1, 1), (1, 1, 1)],
+    "two users on a new device": [(1, 1, 1), (2, 2, 1)],
+    "two users with a new key": [(1, 1, 1), (2, 1, 2)],
+    "two keys on a new device": [(0, 1, 1), (0, 2, 1)],
+    "a login that both see": [(0, 0, 1), (1, 0, 1), (1, 0, 0)],
+    "two logins on a device": [(0, 0, 1), (1, 0, 1), (2, 0, 1)],
+    "two users of a known key": [(0, 1, 0), (1, 1, 1), (2, 1, 2)],
+    "a login by key and by device": [(0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1)],
+    "a page while the device becomes shared": [(1, 0, 1), (2, 0, 1), (0, 0, 1)],
+    "the owner while the device becomes shared": [(1, 0, 1), (2, 0, 1), (1, 0, 1)],
+    "a third user while the device becomes shared": [(1, 0, 1), (2, 0, 1), (3, 0, 1)],
+    "a change of key by both": [(1, 1, 1), (1, 2, 0), (1, 3, 0)],
+}
+"""User, key and device of calls; the last two meet."""
+
+
+def made(race: str, space: str) -> list[Entry]:
+    """Return the calls of a race in a space of their own."""
+    return [call(number, *of, space=space) for number, of in enumerate(RACES[race], 1)]
+
+
+async def meet(store: Store, calls: Request, step: int) -> tuple[list[Rounds], bool]:
+    """
+    Add calls; before round trip *step* of the last but one, another worker adds the last.
+
+    Returns the two workers, and whether there was such a round trip.
+    """
+    trips: Iterator[int] = iter(())
+    met: list[list[Added]] = []
+
+    async def interrupt(_: str, __: Sequence[Any]) -> None:
+        if next(trips, None) == step:
+            met.append(await other.add(calls[-1:]))
+
+    workers = one, other = [worker(store, interrupt), worker(store, seed=2)]
+    for known in calls[:-2]:
+        for each in workers:
+            await each.add([known])
+    trips = count()
+    await one.add(calls[-2:-1])
+    if not met:
+        await other.add(calls[-1:])
+    return workers, bool(met)
+
+
+async def races(store: Store, race: str) -> list[tuple[list[Entry], list[Rounds]]]:
+    """Let the last two calls of a race meet in every way; return the calls and the workers of each."""
+    ways = []
+    for step in count():
+        calls = made(race, f"step {step}")
+        workers, met = await meet(store, calls, step)
+        ways.append((calls, workers))
+        if not met:
+            return ways
+    raise AssertionError("unreachable")
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_two_workers_are_as_one(make_store: MakeStore, race: str) -> None:
+    """Wherever two requests meet, the users table is that of one of the two serial orders."""
+
+    async def use(store: Store) -> tuple[list[Table], list[Table]]:
+        first, second = made(race, "first"), made(race, "second")
+        wanted = [
+            await by_itself(store, [[one] for one in order])
+            for order in (first, [*second[:-2], second[-1], second[-2]])
+        ]
+        return [await table(store, calls) for calls, _ in await races(store, race)], wanted
+
+    found, wanted = on(make_store, use)
+
+    assert len(found) > 4
+    assert [one for one in found if one not in wanted] == []
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_two_workers_agree(make_store: MakeStore, race: str) -> None:
+    """Wherever two requests met, both workers know the same person of each identifier, that of its row."""
+
+    async def use(store: Store) -> list[tuple[list[str | None], list[str | None]]]:
+        found = []
+        for calls, workers in await races(store, race):
+            probes = [
+                call(9, 1, space=calls[0].space),
+                call(9, 0, 1, space=calls[0].space),
+                call(9, 0, 0, 1, space=calls[0].space),
+            ]
+            for probe in probes[2:] if calls else []:
+                people = [(await each.add([probe]))[0].profile for each in workers]
+                found.append(
+                    (
+                        [person and person.id for person in people],
+                        [owner(row) for row in (await owners(store, [probe])).values()] * 2,
+                    )
+                )
+        return found
+
+    for people, rows in on(make_store, use):
+        assert people == rows
+
+
+def expiring(url: str, pids: set[str]) -> list[str]:
+    """Return the profiles that will disappear by themselves."""
+    with redis.Redis.from_url(url) as client:
+        return [pid for pid in pids if client.ttl(record_key(pid)) != -1]
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_nobody_disappears_after_a_race(valkey_url: str, race: str) -> None:
+    """Wherever two requests met, a profile that some identifier names is there to stay."""
+    flush(valkey_url)
+
+    async def use(store: Store) -> list[set[str]]:
+        return [await pids_of(store, calls) for calls, _ in await races(store, race)]
+
+    assert [
+        expiring(valkey_url, pids) for pids in on(lambda: RedisStore(valkey_url), use) if expiring(valkey_url, pids)
+    ] == []
+
+
+STORY = [[(0, 0, 1)], [(1, 1, 1), (0, 0, 1)], [(2, 2, 1)], [(1, 3, 0)], [(3, 1, 2), (0, 4, 3)], [(0, 0, 2), (0, 0, 1)]]
+"""User, key and device of the calls of some requests: a login, a shared device, a key change, a shared key."""
+
+
+def story(space: str) -> list[list[Entry]]:
+    """Return the requests of the story in a space of their own."""
+    numbers = count(1)
+    return [[call(next(numbers), *of, space=space) for of in request] for request in STORY]
+
+
+async def crash(store: Store, requests: Sequence[Request], step: int, done: float) -> bool:
+    """
+    Add requests one by one; the process dies in round trip *step*, of which a part is done.
+
+    Another process adds the request again and those after it. Returns whether there was such a round trip.
+    """
+    trips = count()
+
+    async def die(method: str, arguments: Sequence[Any]) -> None:
+        if next(trips) == step:
+            await getattr(store, method)(arguments[: ceil(len(arguments) * done)])
+            raise StoreUnavailable("the process died")
+
+    alive = worker(store, die)
+    for request in requests:
+        try:
+            await alive.add(request)
+        except StoreUnavailable:
+            alive = worker(store, seed=2)
+            await alive.add(request)
+    return next(trips) > step
+
+
+@pytest.mark.parametrize("done", [0, 0.5, 1], ids=["before", "half done", "after"])
+def test_a_crash_leaves_no_trace(make_store: MakeStore, done: float) -> None:
+    """Wherever a process dies, its request added again ends in the users table as it is without the crash."""
+
+    async def use(store: Store) -> tuple[list[Table], Table]:
+        found = []
+        for step in count():
+            requests = story(f"{step}")
+            crashed = await crash(store, requests, step, done)
+            found.append(await table(store, flat(requests)))
+            if not crashed:
+                break
+        return found, await by_itself(store, story("none"))
+
+    found, wanted = on(make_store, use)
+
+    assert len(found) > 20
+    assert [one for one in found if one != wanted] == []
+
+
+def test_nobody_disappears_after_a_crash(valkey_url: str) -> None:
+    """Wherever a process dies, a profile that some identifier names is there to stay once the request came again."""
+    flush(valkey_url)
+
+    async def use(store: Store) -> list[set[str]]:
+        found = []
+        for step in range(30):
+            requests = story(f"{step}")
+            await crash(store, requests[:2], step, 1)
+            found.append(await pids_of(store, flat(requests[:2])))
+        return found
+
+    assert [
+        expiring(valkey_url, pids) for pids in on(lambda: RedisStore(valkey_url), use) if expiring(valkey_url, pids)
+    ] == []
+
+
+def test_a_failover_loses_nothing_new() -> None:
+    """When the store has lost the last write of a person, what another worker wrote since then is not overwritten."""
+
+    async def main() -> Record:
+        store = MemoryStore()
+        one, other = worker(store), worker(store, seed=2)
+        await one.add([call(1, 1, a=1)])
+        ((pid, before),) = store.records.items()
+        await one.add([call(2, 1, b=2)])
+        store.records[pid] = before
+        await other.add([call(3, 1, c=3)])
+        await one.add([call(4, 1, d=4)])
+        return unpack(store.records[pid])[1]
+
+    values = asyncio.run(main()).values
+
+    assert (values["a"].value, values["c"].value, values["d"].value) == (1, 3, 4)
+
+
+def crowd(random: Random) -> list[list[Entry]]:
+    """Return the requests of a client: calls of few people who share keys and devices."""
+    numbers = iter(random.sample(range(1, 10_000), 30))
+    return [
+        [
+            call(next(numbers), random.choice([0, 0, 1, 2, 3, 4]), random.choice([0, 0, 1, 2, 3]), random.randrange(6))
+            for _ in range(3)
+        ]
+        for _ in range(10)
+    ]
+
+
+def test_a_crowd_on_two_workers(make_store: MakeStore) -> None:
+    """Hundreds of calls of the same people on two workers: nothing is lost, and nobody gets what is another's."""
+    random = Random(4711)  # noqa: S311 - the same in every run
+    clients = [crowd(random) for _ in range(12)]
+    users: dict[str, set[str | None]] = {}
+
+    async def dawdle(_: str, __: Sequence[Any]) -> None:
+        for _each in range(random.randrange(4)):
+            await asyncio.sleep(0)
+
+    async def look(method: str, commits: Sequence[Any]) -> None:
+        for commit in commits if method == "commit" else ():
+            users.setdefault(commit.pid, set()).add(unpack(commit.record)[1].user)
+
+    async def client(rounds_: Rounds, requests: Sequence[Request]) -> list[Added]:
+        return [added for request in requests for added in await rounds_.add(request)]
+
+    async def use(store: Store) -> Any:
+        workers = [worker(store, dawdle, look), worker(make_store(), dawdle, look, seed=2)]
+        added = await asyncio.gather(*[client(workers[n % 2], of) for n, of in enumerate(clients)])
+        calls = [one for requests in clients for one in flat(requests)]
+        rows = await owners(store, calls)
+        pids = sorted({pid for row in rows.values() if (pid := owner(row))})
+        records = [unpack(stored)[1] for stored in await store.read_records(pids) if stored]
+        return (
+            list(zip(calls, [a for of in added for a in of], strict=True)),
+            rows,
+            dict(zip(pids, records, strict=True)),
+        )
+
+    added, rows, people = on(make_store, use)
+
+    assert max(len(seen - {None}) for seen in users.values()) == 1
+    assert {value: people[owner(row) or ""].user for value, row in rows.items() if value.startswith("user")} == {
+        value: value for value in rows if value.startswith("user")
+    }
+    assert {value for value, row in rows.items() if row == SHARED} <= {
+        value for value in rows if value.startswith("anon")
+    }
+    last: dict[str, int] = {}
+    for one, result in added:
+        assert result.failure is None
+        if result.profile is not None:
+            last[result.profile.id] = max(last.get(result.profile.id, 0), one.event_time)
+        else:
+            assert (one.ids.user, one.ids.key) == (None, None)
+    assert last == {pid: record.values["last"].value for pid, record in people.items()}
+
+
+SPACES = count()
+identifiers = st.tuples(*[st.integers(0, 2)] * 3)
+
+
+@settings(deadline=None, database=None, max_examples=60)
+@given(st.lists(st.lists(identifiers, min_size=1, max_size=3), max_size=6), st.randoms(use_true_random=False))
+def test_memory_and_valkey_are_equal(valkey_url: str, drawn: list[list[tuple[int, int, int]]], random: Random) -> None:
+    """The same requests give the same users table in both stores, up to the ids of profiles."""
+    space, numbers = f"hypothesis {next(SPACES)}", list(range(1, 20))
+    random.shuffle(numbers)
+    requests = [[call(numbers.pop(), *of, space=space) for of in request] for request in drawn]
+
+    tables = [on(make, partial(by_itself, requests=requests)) for make in (MemoryStore, lambda: RedisStore(valkey_url))]
+
+    assert tables[0] == tables[1]
