@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 from msgspec import Struct
 from tests.service.test_upstream import head, listening
 from tests.support.app import BATCH, PROCESSOR, ROUTER, Clock, answers, host_of
@@ -37,7 +38,7 @@ def statuses(path: str, response: httpx.Response) -> list[int]:
 
 
 def assert_kept(path: str, response: httpx.Response, reason: str) -> None:
-    """The host keeps every call: a 500 for each at the router, a 503 for the request at the processor."""
+    """Check that the host keeps every call: a 500 for each at the router, a 503 for the request at the processor."""
     assert reason in response.text
     if path == PROCESSOR:
         assert response.status_code == 503
@@ -112,8 +113,6 @@ def test_a_full_store_loses_nothing(server: EmbeddedServer) -> None:
 
 def configure(url: str, name: str, value: str) -> None:
     """Change a setting of a running server."""
-    import redis  # noqa: PLC0415
-
     with redis.Redis.from_url(url) as client:
         client.config_set(name, value)
 
@@ -128,7 +127,7 @@ class Endpoint(Struct):
         """Return a client that reaches nothing else."""
         return httpx.AsyncClient(transport=httpx.MockTransport(self._answer))
 
-    def _answer(self, request: httpx.Request) -> httpx.Response:
+    def _answer(self, _: httpx.Request) -> httpx.Response:
         self.asked += 1
         if isinstance(self.reply, Exception):
             raise self.reply
@@ -184,9 +183,12 @@ def test_a_token_endpoint_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch
         await reader.read()
 
     async def run() -> httpx.Response:
-        async with listening(hanging) as url, httpx.AsyncClient(trust_env=False) as client:
-            async with host_of(make_service(MemoryStore(), client=client, token_url=url)) as host:
-                return await host.send(ROUTER, request_of(ROUTER))
+        async with (
+            listening(hanging) as url,
+            httpx.AsyncClient(trust_env=False) as client,
+            host_of(make_service(MemoryStore(), client=client, token_url=url)) as host,
+        ):
+            return await host.send(ROUTER, request_of(ROUTER))
 
     assert_kept(ROUTER, asyncio.run(run()), "cannot be reached (ReadTimeout)")
 

@@ -291,9 +291,11 @@ async def stranger(
         left.set()
 
     async with await asyncio.start_unix_server(serve, path):
-        yield Address(path=path), connections, left
-        for writer in connections:
-            writer.close()
+        try:
+            yield Address(path=path), connections, left
+        finally:
+            for writer in connections:
+                writer.close()
 
 
 def test_no_redis_at_the_address(tmp_path: Path) -> None:
@@ -301,7 +303,8 @@ def test_no_redis_at_the_address(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with stranger(tmp_path, b"HTTP/1.1 400 Bad Request\r\n\r\n") as (address, _, _):
-            await Wire(address).run([("PING",)])
+            with closing(Wire(address)) as connection:
+                await connection.run([("PING",)])
 
     with pytest.raises(StoreUnavailable, match=r"stranger\.sock"):
         asyncio.run(main())

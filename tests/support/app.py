@@ -104,7 +104,7 @@ class Clock:
 
     def world(self) -> World:
         """Return a world with this clock and counted randomness."""
-        return World(self, counted_bytes(), lambda _: 0.0)
+        return World(self, counted_bytes(), lambda: 1, lambda _: 0.0)
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ def counted_bytes() -> Callable[[int], bytes]:
 
 def fixed_world(now: str = NOW) -> World:
     """Return a world that stands still at *now*."""
-    return World(lambda: milliseconds(now), counted_bytes(), lambda _: 0.0)
+    return World(lambda: milliseconds(now), counted_bytes(), lambda: 1, lambda _: 0.0)
 
 
 def token_endpoint(handler: Callable[[httpx.Request], httpx.Response] | None = None) -> httpx.AsyncClient:

@@ -34,7 +34,7 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
         key_message,
         owns,
         former,
-        _devices(record.devices, ids.anon, time) if ids.anon and owns_anon else record.devices,
+        _devices(record.devices, ids.anon, time) if ids.anon and owns_anon else _without(record.devices, ids.anon),
         min(record.first_seen, time),
         max(record.last_seen, time),
         entry.type if newest else record.last_type,
@@ -59,6 +59,13 @@ def _key(record: Record, entry: Entry, owns_key: bool) -> tuple[str | None, int,
 def _former(former: tuple[str, ...], add: str, current: str) -> tuple[str, ...]:
     kept = [key for key in former if key not in (add, current)]
     return (add, *kept)[:MAX_FORMER_KEYS]
+
+
+def _without(devices: tuple[Device, ...], anon: str | None) -> tuple[Device, ...]:
+    """Return the devices without one that turned out to be somebody else's."""
+    if anon is None or not any(device.value == anon for device in devices):
+        return devices
+    return tuple([device for device in devices if device.value != anon])
 
 
 def _devices(devices: tuple[Device, ...], anon: str, time: int) -> tuple[Device, ...]:

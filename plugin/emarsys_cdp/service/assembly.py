@@ -45,6 +45,7 @@ class World(Struct, frozen=True):
 
     clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
+    first_revision: Callable[[], int] = lambda: secrets.randbits(62)
     jitter: Callable[[int], float] = lambda tries: random.uniform(0, min(MAX_JITTER, 0.001 * 2**tries))  # noqa: S311 - spreads tries, no secret
 
 
@@ -84,7 +85,7 @@ def assemble(
     tokens = Tokens(settings.token_url, client, store, seal, world.clock)
     pipeline = Pipeline(
         Steps(manager),
-        Rounds(store, lambda: new_pid(world.random_bytes), world.jitter),
+        Rounds(store, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
         Namer(derive(secret, "identifiers")),
         Signer(tokens, world.clock, world.random_bytes),
         metrics,

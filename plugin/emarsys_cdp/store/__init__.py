@@ -26,7 +26,7 @@ class Commit(Struct, frozen=True, gc=False):
     """
     A profile record to write, if the stored one still has the revision *expected* (0: there is none).
 
-    *stub*: nobody names the record yet; it disappears after `STUB_SECONDS` unless it is kept.
+    *stub*: nobody names the record yet; it disappears after `STUB_SECONDS` unless it is written again.
     """
 
     pid: str
@@ -60,10 +60,6 @@ class Store(Protocol):
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Set identifier rows by compare-and-set on their content; tell for each whether it was set."""
-        ...
-
-    async def keep(self, pids: Sequence[str]) -> None:
-        """Make stubs permanent."""
         ...
 
     async def read_sealed(self, name: str) -> bytes | None:

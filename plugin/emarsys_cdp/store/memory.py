@@ -46,9 +46,6 @@ class MemoryStore:
         self.rows[claim.name] = claim.new
         return True
 
-    async def keep(self, pids: Sequence[str]) -> None:
-        """Make stubs permanent."""
-
     async def read_sealed(self, name: str) -> bytes | None:
         """Return sealed bytes that workers share."""
         return self.sealed.get(name)

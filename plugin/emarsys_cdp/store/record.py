@@ -30,7 +30,7 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
 
     The key of now is the claim that is last by (*key_time*, *key_message*); losing ones are in *former_keys*.
     *owns_key* is False when another person claimed the same key first. *devices* is ordered by last use, newest
-    first.
+    first. *stub*: no row may name this record yet, and it disappears by itself; adding any call ends that.
     """
 
     space: str
@@ -46,6 +46,7 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
     last_type: str = ""
     last_message: str = ""
     values: dict[str, StoredValue] = {}
+    stub: bool = False
 
 
 class UnreadableRecord(ValueError):

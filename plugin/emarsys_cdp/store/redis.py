@@ -62,11 +62,6 @@ class RedisStore:
         ]
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
-    async def keep(self, pids: Sequence[str]) -> None:
-        """Make stubs permanent."""
-        keys = [record_key(pid) for pid in pids]
-        await self._topology.run(keys, [("PERSIST", key) for key in keys])
-
     async def read_sealed(self, name: str) -> bytes | None:
         """Return sealed bytes that workers share."""
         (sealed,) = await self._get([sealed_key(name)])

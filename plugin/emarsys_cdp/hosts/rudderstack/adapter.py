@@ -203,7 +203,7 @@ class RudderStack:
         return self._compiled(job, destination, config), message
 
     def _learn(self, space: CompiledSpace | str, *, partial: bool) -> None:
-        """Let the partial reader keep what a space looks at; extensions may read anything, so with them there is none."""
+        """Let the partial reader keep what a space looks at; extensions may read anything, then there is none."""
         if self._whole or isinstance(space, str) or (self._partial is not None and space.parts <= self._partial.parts):
             return
         known = frozenset() if self._partial is None else self._partial.parts

@@ -1,0 +1,160 @@
+"""Documents in files, changed while the service runs: a right one counts at once, a wrong one changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.app import ROUTER, Host, answers, host_of
+from tests.support.requests import OAUTH_KEY, call, router_request
+from tests.support.world import make_service
+
+from emarsys_cdp.service import app
+from emarsys_cdp.service.assembly import Service
+from emarsys_cdp.spaces import DocumentFiles
+from emarsys_cdp.store.memory import MemoryStore
+
+EMAIL = {"name": "email", "path": "traits.email", "type": "string", "field": 3}
+CITY = {"name": "city", "path": "traits.city", "type": "string", "field": 11}
+CALL = call("identify", userId="u", traits={"email": "a@example.com", "city": "Vienna", "firstName": "A"})
+BY_DEFAULT = {"3": "a@example.com", "1": "A"}
+WITH_CITY = {"3": "a@example.com", "11": "Vienna"}
+
+
+def write(directory: Path, text: str, name: str = "default") -> None:
+    """Write a document; every text here is of another length, so that a change shows in the size as well."""
+    (directory / f"{name}.json").write_text(text)
+
+
+def document(*maps: dict[str, Any]) -> str:
+    """Return the text of a document of data maps."""
+    return json.dumps({"dataMaps": maps})
+
+
+async def row(host: Host, space: str = "dest-1") -> dict[str, Any]:
+    """Return the contact that is sent for the call."""
+    response = await host.send(ROUTER, router_request([CALL], OAUTH_KEY, space=space))
+    contact: dict[str, Any] = answers(ROUTER, response)[0]["batchedRequest"]["body"]["JSON"]["contacts"][0]
+    return contact
+
+
+def files_of(service: Service) -> DocumentFiles:
+    """Return the service's documents."""
+    assert service.documents is not None
+    return service.documents
+
+
+def test_a_new_document_counts_from_the_next_call_on(tmp_path: Path) -> None:
+    """And when it goes away, the default one is back."""
+
+    async def run() -> list[dict[str, Any]]:
+        service = make_service(MemoryStore(), rules_dir=tmp_path)
+        async with host_of(service) as host:
+            found = [await row(host)]
+            write(tmp_path, document(EMAIL, CITY))
+            assert files_of(service).refresh() == ()
+            found.append(await row(host))
+            (tmp_path / "default.json").unlink()
+            assert files_of(service).refresh() == ()
+            return [*found, await row(host)]
+
+    assert asyncio.run(run()) == [BY_DEFAULT, WITH_CITY, BY_DEFAULT]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("no JSON", "is no JSON"),
+        ("", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[]", "must be object"),
+        ('{"dataMaps": 5}', "dataMaps"),
+        ('{"dataMap": []}', "dataMap"),
+        (document(EMAIL, {**CITY, "field": "Citty"}), "'Citty' is no system field of Emarsys: did you mean City"),
+        (document(EMAIL, {**CITY, "path": "traits..city"}), "dataMaps[1].path"),
+        (document(EMAIL, {**CITY, "type": "texts"}), "dataMaps[1].type"),
+        (document(EMAIL, EMAIL), "'email' is the name of dataMaps[0] too"),
+    ],
+)
+def test_a_wrong_document_leaves_the_old_one_in_force(tmp_path: Path, text: str, says: str) -> None:
+    """Its problems are told with their places, and nothing else changes."""
+    write(tmp_path, document(EMAIL, CITY))
+
+    async def run() -> dict[str, Any]:
+        service = make_service(MemoryStore(), rules_dir=tmp_path)
+        async with host_of(service) as host:
+            write(tmp_path, text)
+            (problem,) = files_of(service).refresh()
+            assert says in str(problem)
+            assert str(tmp_path / "default.json") in str(problem)
+            return await row(host)
+
+    assert asyncio.run(run()) == WITH_CITY
+
+
+def test_a_wrong_document_does_not_hold_back_the_others(tmp_path: Path) -> None:
+    """Each file is taken by itself."""
+
+    async def run() -> list[dict[str, Any]]:
+        service = make_service(MemoryStore(), rules_dir=tmp_path)
+        async with host_of(service) as host:
+            write(tmp_path, "no JSON", "dest-1")
+            write(tmp_path, document(EMAIL, CITY), "dest-2")
+            assert len(files_of(service).refresh()) == 1
+            return [await row(host, space) for space in ("dest-1", "dest-2")]
+
+    assert asyncio.run(run()) == [BY_DEFAULT, WITH_CITY]
+
+
+def test_a_file_of_a_space_wins_over_the_default_one(tmp_path: Path) -> None:
+    """The file `default.json` is for every space that has none of its own."""
+    write(tmp_path, document(EMAIL, CITY))
+    write(tmp_path, document(EMAIL), "dest-2")
+
+    async def run() -> list[dict[str, Any]]:
+        async with host_of(make_service(MemoryStore(), rules_dir=tmp_path)) as host:
+            return [await row(host, space) for space in ("dest-1", "dest-2")]
+
+    assert asyncio.run(run()) == [WITH_CITY, {"3": "a@example.com"}]
+
+
+def test_the_running_service_looks_for_changes_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to start it again; a call in between is answered by the old document."""
+    monkeypatch.setattr(app, "RELOAD_SECONDS", 0)
+
+    async def run() -> list[dict[str, Any]]:
+        async with host_of(make_service(MemoryStore(), rules_dir=tmp_path)) as host:
+            found = [await row(host)]
+            write(tmp_path, document(EMAIL, CITY))
+            async with asyncio.timeout(10):
+                while found[-1] == BY_DEFAULT:
+                    found.append(await row(host))
+            return found
+
+    assert asyncio.run(run())[-1] == WITH_CITY
+
+
+def test_a_directory_that_goes_away_does_not_stop_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was read stays in force, and it is read again when the directory is back."""
+    monkeypatch.setattr(app, "RELOAD_SECONDS", 0)
+    directory, elsewhere = tmp_path / "rules", tmp_path / "elsewhere"
+    directory.mkdir()
+    write(directory, document(EMAIL, CITY))
+
+    async def run() -> list[dict[str, Any]]:
+        async with host_of(make_service(MemoryStore(), rules_dir=directory)) as host:
+            directory.rename(elsewhere)
+            found = [await row(host) for _ in range(20)]
+            write(elsewhere, document(EMAIL))
+            elsewhere.rename(directory)
+            async with asyncio.timeout(10):
+                while found[-1] != {"3": "a@example.com"}:
+                    found.append(await row(host))
+            return found
+
+    found = asyncio.run(run())
+
+    assert all(contact == WITH_CITY for contact in found[:20])
