@@ -78,13 +78,12 @@ def test_a_stub_disappears(valkey_url: str, shared_client: redis.Redis) -> None:
     assert STUB_SECONDS - 60 < shared_client.ttl(record_key(PID)) <= STUB_SECONDS
 
 
-@pytest.mark.parametrize("kept", [True, False], ids=["kept", "written again"])
-def test_a_stub_becomes_permanent(valkey_url: str, shared_client: redis.Redis, kept: bool) -> None:
-    """A stub that is kept or written again stays for good."""
+def test_a_stub_becomes_permanent(valkey_url: str, shared_client: redis.Redis) -> None:
+    """A stub that is written again stays for good."""
 
     async def use(store: RedisStore) -> None:
         await store.commit([Commit(PID, 0, RECORD, stub=True)])
-        await (store.keep([PID]) if kept else store.commit([Commit(PID, 1, NEXT)]))
+        await store.commit([Commit(PID, 1, NEXT)])
 
     on(valkey_url, use)
 
@@ -126,7 +125,7 @@ def test_outage_and_recovery(server: EmbeddedServer) -> None:
         await store.commit([Commit(PID, 0, RECORD)])
         server.stop()
         read = [store.read_rows([ROW]), store.read_records([PID]), store.read_sealed(ROW), store.ping()]
-        for call in (*read, store.commit([Commit(PID, 1, NEXT)]), store.keep([PID])):
+        for call in (*read, store.commit([Commit(PID, 1, NEXT)]), store.claim([Claim(ROW, None, b"s")])):
             with pytest.raises(StoreUnavailable, match=r"valkey\.sock"):
                 await call
         server.start()

@@ -59,7 +59,6 @@ def test_nothing_is_asked(make_store: MakeStore) -> None:
     """Asking for nothing answers nothing."""
 
     async def use(store: Store) -> Any:
-        await store.keep([])
         return [
             await store.read_rows([]),
             await store.read_records([]),
@@ -246,15 +245,15 @@ def test_rows_and_records_do_not_meet(make_store: MakeStore) -> None:
     assert on(make_store, use) == ([b"s"], [stored(1)], b"sealed")
 
 
-def test_keep(make_store: MakeStore) -> None:
-    """Stubs that are kept stay as they were written; keeping what is not there makes nothing."""
+def test_a_stub_is_written_again(make_store: MakeStore) -> None:
+    """A stub that is written again is a record like any other."""
 
     async def use(store: Store) -> Any:
         await store.commit([Commit(PID, 0, stored(1), stub=True)])
-        await store.keep([PID, NOT_THERE])
-        return await store.read_records([PID, NOT_THERE])
+        again = await store.commit([Commit(PID, 1, stored(2)), Commit(NOT_THERE, 1, stored(2))])
+        return again, await store.read_records([PID, NOT_THERE])
 
-    assert on(make_store, use) == [stored(1), None]
+    assert on(make_store, use) == ([True, False], [stored(2), None])
 
 
 def test_sealed(make_store: MakeStore) -> None:

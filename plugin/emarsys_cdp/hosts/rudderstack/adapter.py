@@ -69,7 +69,7 @@ class RudderStack:
             DropCall: the request cannot be read.
 
         """
-        jobs, groups, settled = self._take(body)
+        jobs, groups, settled = self._take(body, array=False)
         return encode.encode({"output": await self._route(jobs, groups, settled)})
 
     async def batch(self, body: bytes) -> bytes:
@@ -80,7 +80,7 @@ class RudderStack:
             DropCall: the request cannot be read.
 
         """
-        jobs = decode(body)
+        jobs = decode(body, array=False)
         made = [job for job in jobs if job.error is None and is_request(job.message)]
         numbers = {job.index for job in made}
         groups, settled = self._groups([job for job in jobs if job.index not in numbers])
@@ -95,7 +95,7 @@ class RudderStack:
             RetryLater: the whole request has to come again: at this stage a failed event is lost.
 
         """
-        jobs, groups, settled = self._take(body)
+        jobs, groups, settled = self._take(body, array=True)
         outputs: dict[int, list[dict[str, Any]]] = {}
         for group in groups:
             for answer in await self._process(group, merge=False):
@@ -126,7 +126,7 @@ class RudderStack:
                 ]
         return outputs + [encode.settled_output(jobs[index], decision, "router") for index, decision in settled.items()]
 
-    def _take(self, body: bytes) -> tuple[Sequence[Job], list[_Group], Settled]:
+    def _take(self, body: bytes, *, array: bool) -> tuple[Sequence[Job], list[_Group], Settled]:
         """
         Return the jobs of a request, their calls by space, and what is settled already.
 
@@ -134,13 +134,13 @@ class RudderStack:
         looks at other parts, a setting that takes its value from the call, a call that is malformed - has the request
         decoded again, step by step.
         """
-        jobs = None if self._partial is None else self._partial.jobs(body)
+        jobs = None if self._partial is None else self._partial.jobs(body, array=array)
         if jobs is not None:
             try:
                 return jobs, *self._groups(jobs)
             except NeedsWhole:
                 pass
-        jobs = decode(body)
+        jobs = decode(body, array=array)
         return jobs, *self._groups(jobs)
 
     def _groups(self, jobs: Sequence[Job]) -> tuple[list[_Group], Settled]:

@@ -7,6 +7,7 @@ kept in it; only a request that cannot be taken apart at all is refused as a who
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,17 +15,25 @@ import msgspec
 from msgspec import Raw, Struct
 
 from emarsys_cdp.document.parts import Parts, message_type
-from emarsys_cdp.hosts.rudderstack.split import Unreadable, array_elements, object_members
+from emarsys_cdp.hosts.rudderstack.split import Unreadable, array_elements, depth_of, object_members
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import DropCall
 
 MAX_CALL_BYTES = 1_048_576
 """Largest call; what is larger is refused alone."""
 
+MAX_DEPTH = 64
+"""Deepest nesting of a call."""
+
+_DEEP = (b"]" * 32, b"}" * 32, b"}]" * 16)
+"""Text of calls that are nested deep. Looking for it is ten times cheaper than measuring; what escapes it does no harm:
+the decoder gives up at about a thousand levels, and what is kept of a call has a bound of its own (steps/mapping.py)."""
+
 MAX_JOBS = 20_000
 """Most jobs of one request."""
 
 _NO_RAW = Raw(b"")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
@@ -131,12 +140,12 @@ class PartialReader:
         self._items = msgspec.json.Decoder(list[item])  # type: ignore[valid-type]  # made at run time
         self._envelope = msgspec.json.Decoder(envelope)
 
-    def jobs(self, body: bytes) -> list[Job] | None:
+    def jobs(self, body: bytes, *, array: bool) -> list[Job] | None:
         """Return the jobs of a request; None when something in it has to be looked at more closely."""
-        if len(body) > MAX_CALL_BYTES:
+        if len(body) > MAX_CALL_BYTES or _looks_deep(body):
             return None
         try:
-            if body[:1] == b"[":
+            if array and body[:1] == b"[":
                 items, destinations = self._items.decode(body), None
             else:
                 envelope: Any = self._envelope.decode(body)
@@ -148,45 +157,55 @@ class PartialReader:
         return jobs if len(jobs) <= MAX_JOBS else None
 
 
-def decode(body: bytes) -> list[Job]:
+def decode(body: bytes, *, array: bool) -> list[Job]:
     """
-    Return the jobs of a request of any of the four forms, with their calls as they came.
+    Return the jobs of a request, plain or compacted, with their calls as they came.
+
+    *array*: it may be an array of inputs, as at the processor stage; otherwise it is an object with input.
 
     Raises:
         DropCall: the request cannot be read, or is of another shape; says what was expected.
 
     """
     try:
-        plain_processor = body[:100].lstrip()[:1] == b"["
-        envelope = _Envelope(_items.decode(body)) if plain_processor else _envelope.decode(body)
+        is_array = array and body[:100].lstrip()[:1] == b"["
+        envelope = _Envelope(_items.decode(body)) if is_array else _envelope.decode(body)
     except _UNREADABLE as error:
-        envelope = _take_apart(body, error)
+        envelope = _take_apart(body, error, array=array)
     if len(envelope.input) > MAX_JOBS:
         raise DropCall(f"the request has {len(envelope.input)} jobs: at most {MAX_JOBS} are read")
     reader = _JobReader(envelope.destinations)
     return [reader.job(index, item) for index, item in enumerate(envelope.input)]
 
 
-def _take_apart(body: bytes, error: Exception) -> _Envelope:
+def _take_apart(body: bytes, error: Exception, *, array: bool) -> _Envelope:
     """Return the envelope of a request in which something is no JSON, or say what the request lacks."""
     try:
-        if body.lstrip()[:1] == b"[":
-            return _Envelope([_item(element) for element in array_elements(body)])
+        if array and body[:100].lstrip()[:1] == b"[":
+            return _Envelope(_objects(body))
         members = object_members(body)
         if "input" not in members:
             raise Unreadable("there is no input")
         destinations = members.get("destinations")
+        by_id = None if destinations is None else object_members(destinations)
         return _Envelope(
-            [_item(element) for element in array_elements(members["input"])],
-            destinations=None
-            if destinations is None
-            else {name: Raw(value) for name, value in object_members(destinations).items()},
+            _objects(members["input"]),
+            destinations=None if by_id is None else {name: Raw(value) for name, value in by_id.items()},
         )
     except Unreadable as cause:
+        shape = "a JSON array of inputs, or an object with input" if array else "a JSON object with input, an array"
         raise DropCall(
-            f"the request cannot be read ({cause}; {error}): send a JSON array of inputs, or an object with input, "
-            "each with message, metadata and destination"
+            f"the request cannot be read ({cause}; {error}): send {shape}; each input has message, metadata and "
+            "destination"
         ) from error
+
+
+def _objects(data: bytes) -> list[_Item]:
+    """Return the inputs in an array of which at least one is an object."""
+    elements = array_elements(data)
+    if elements and not any(element[:1] == b"{" for element in elements):
+        raise Unreadable("no input is an object")
+    return [_item(element) for element in elements]
 
 
 def _item(element: bytes) -> _Item:
@@ -268,26 +287,28 @@ def _read_destination(raw: bytes) -> Destination | str:
         return "cannot be read: it must be an object with ID and Config"
 
 
-def read_message(raw: Raw) -> dict[str, Any] | str:
-    """
-    Return a call's message, or what is wrong with it.
+def _looks_deep(data: bytes) -> bool:
+    return any(text in data for text in _DEEP)
 
-    The decoder gives up at a depth of about a thousand; what is kept of a call has bounds of its own
-    (steps/mapping.py).
-    """
-    size = memoryview(raw).nbytes
-    if size == 0:
+
+def read_message(raw: Raw) -> dict[str, Any] | str:
+    """Return a call's message, or what is wrong with it."""
+    data = bytes(raw)
+    if not data:
         return "message is missing: each input needs a call"
-    if size > MAX_CALL_BYTES:
-        return f"the call has {size} bytes: at most {MAX_CALL_BYTES} are read"
+    if len(data) > MAX_CALL_BYTES:
+        return f"the call has {len(data)} bytes: at most {MAX_CALL_BYTES} are read"
     try:
-        return _message.decode(raw)
+        if _looks_deep(data) and (depth := depth_of(data)) > MAX_DEPTH:
+            return f"the call is nested {depth} deep: at most {MAX_DEPTH} levels are read"
+        return _message.decode(data)
     except msgspec.ValidationError as error:
         return f"the call cannot be read: {error}"
     except RecursionError:
-        return "the call is nested too deep: at most some hundred levels are read"
-    except _UNREADABLE as error:
-        return f"the call is no JSON: {error}"
+        return f"the call is nested too deep: at most {MAX_DEPTH} levels are read"
+    except (*_UNREADABLE, Unreadable) as error:
+        hint = "; a lone surrogate such as \\ud800?" if _SURROGATE.search(data) else ""
+        return f"the call is no JSON: {error}{hint}"
 
 
 def is_request(raw: Raw | dict[str, Any]) -> bool:

@@ -61,6 +61,8 @@ def _pieces(data: bytes, opening: bytes, closing: bytes) -> list[bytes]:
             depth += 1
         elif mark in _CLOSE:
             depth -= 1
+            if depth < 0:
+                raise Unreadable("there is something after the end")
         elif mark == b"," and depth == 0:
             pieces.append(data[start : match.start()].strip())
             start = position
@@ -74,3 +76,24 @@ def _after_string(data: bytes, start: int) -> int:
     if string is None:
         raise Unreadable("a quote is not closed")
     return string.end()
+
+
+def depth_of(data: bytes) -> int:
+    """
+    Return how deep the brackets of a JSON text are nested.
+
+    Raises:
+        Unreadable: a quote is not closed.
+
+    """
+    deepest = depth = position = 0
+    while (match := _MARK.search(data, position)) is not None:
+        mark, position = match[0], match.end()
+        if mark == b'"':
+            position = _after_string(data, match.start())
+        elif mark in _OPEN:
+            depth += 1
+            deepest = max(deepest, depth)
+        elif mark in _CLOSE:
+            depth -= 1
+    return deepest
