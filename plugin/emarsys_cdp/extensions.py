@@ -95,7 +95,7 @@ def _refuse_wrappers(manager: pluggy.PluginManager, name: str) -> None:
 
 def has_extensions(manager: pluggy.PluginManager) -> bool:
     """Tell whether there is more than the built-in steps."""
-    return len(manager.get_plugins()) > len(BUILT_INS)
+    return len(manager.list_name_plugin()) > len(BUILT_INS)
 
 
 class Steps:
@@ -252,9 +252,16 @@ def _invoke(hook: str, implementation: Any, arguments: dict[str, Any]) -> Any:
     ):
         raise ValueError("the answer has the calls in another order, or with another index")
     if hook == "map_values":
-        msgspec.msgpack.encode(answer)  # what cannot be stored must not reach the store
+        stored = msgspec.msgpack.encode(answer)  # what cannot be stored, or not read again, must not reach the store
+        msgspec.msgpack.decode(stored, type=list[dict[str, Any]])
+    if hook == "read_identifiers":
+        msgspec.msgpack.decode(msgspec.msgpack.encode(answer), type=list[Identifiers])
     if hook == "build_requests" and not _complete(answer, arguments["actions"]):
         raise ValueError("the answer has not every call in exactly one delivery")
+    if hook == "build_requests" and any(
+        not one.requests or (len(one.calls) > 1 and not arguments["merge"]) for one in answer
+    ):
+        raise ValueError("the answer has a delivery without requests, or several calls in one that may not be merged")
     return answer
 
 

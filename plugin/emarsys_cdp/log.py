@@ -20,8 +20,15 @@ _SECRET_TEXTS = re.compile(
     r"|PasswordDigest=\"[^\"]*\""
     r"|\b(?:oauth2|wsse):[^\s\"',}]+"
     r"|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@"
-    r"|\"(?P<name>apiKey|emersysUserSecret|emersysUsername)\"\s*:\s*\"[^\"]*\""
 )
+
+
+_NAME = r"(?:api_?key|secret|passw(?:or)?d|token|emersysuser)[\w-]*"
+_NAMED_TEXTS = re.compile(
+    rf"(?is)(?P<plain>{_NAME}[\"']\s*:\s*)(?P<quote>[\"'])(?:\\.|(?!(?P=quote)).)*(?P=quote)"
+    rf"|(?P<escaped>{_NAME}\\+[\"']\s*:\s*)(?P<mark>\\+[\"'])(?:(?!(?P=mark)).)*(?P=mark)"
+)
+"""Echoes of settings in a text: JSON, JSON within a JSON text, or Python's form of it."""
 
 
 def hide_secrets(
@@ -39,7 +46,7 @@ def _hide(key: str, value: Any) -> Any:
     if _SECRET_NAMES.search(key) and value is not None and not isinstance(value, bool):
         return HIDDEN
     if isinstance(value, str):
-        return _SECRET_TEXTS.sub(_hide_text, value)
+        return _SECRET_TEXTS.sub(_hide_text, _NAMED_TEXTS.sub(_hide_named, value))
     if isinstance(value, Mapping):
         return {str(name): _hide(str(name), child) for name, child in value.items()}
     if isinstance(value, (list, tuple)):
@@ -52,7 +59,11 @@ def _hide_text(match: re.Match[str]) -> str:
         return f"{match['kind']} {HIDDEN}"
     if match["scheme"]:
         return f"{match['scheme']}{HIDDEN}@"
-    return f'"{match["name"]}": "{HIDDEN}"' if match["name"] else HIDDEN
+    return HIDDEN
+
+
+def _hide_named(match: re.Match[str]) -> str:
+    return f"{match['plain'] or match['escaped']}'{HIDDEN}'"
 
 
 def configure_logging(level: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from emarsys_cdp.credentials import read_credentials
 from emarsys_cdp.document.compile import CompiledSpace, Compiler
 from emarsys_cdp.document.model import DEFAULT, Document
 from emarsys_cdp.document.stock import read_stock
-from emarsys_cdp_hooks import EmarsysCdpError, InvalidDocument, Problem, StopAndFix
+from emarsys_cdp_hooks import EmarsysCdpError, InvalidDocument, Problem, RetryLater, StopAndFix
 
 MAX_SPACES = 4096
 """Compiled spaces kept; with dynamic settings one destination may have many."""
@@ -54,16 +55,38 @@ class DocumentFiles:
         self._compiler = compiler
         self._stamps: dict[str, tuple[int, int]] = {}
         self._documents: dict[str, Document] = {}
+        self._invalid: set[str] = set()
+        self._looked = False
         self.generation = 0
 
     def __getitem__(self, space: str) -> Document | None:
-        """Return the document of a space, None when it has none."""
-        return self._documents.get(space) or self._documents.get(DEFAULT_NAME)
+        """
+        Return the document of a space, None when it has none.
+
+        Raises:
+            RetryLater: its document was invalid when the service started, so nobody knows what was in force before.
+
+        """
+        for name in (space, DEFAULT_NAME):
+            if name in self._documents:
+                return self._documents[name]
+            if name in self._invalid:
+                raise RetryLater(f"the document {name}.json is invalid, and there is none of before: the log says why")
+        return None
 
     def refresh(self) -> tuple[InvalidDocument, ...]:
-        """Read what has changed since the last time; return the problems of invalid files."""
+        """
+        Read what has changed since the last time; return the problems of invalid files.
+
+        Raises:
+            OSError: the directory cannot be read; all documents stay as they are.
+
+        """
         problems: list[InvalidDocument] = []
-        stamps = {path.stem: (path, path.stat()) for path in sorted(self._directory.glob("*.json"))}
+        first = not self._looked
+        os.listdir(self._directory)  # a directory that is gone is an error, not a directory without documents
+        self._looked = True
+        stamps = {path.stem: (path, stat) for path in sorted(self._directory.glob("*.json")) if (stat := _stat(path))}
         for space, (path, stat) in stamps.items():
             stamp = (stat.st_mtime_ns, stat.st_size)
             if self._stamps.get(space) == stamp:
@@ -73,15 +96,27 @@ class DocumentFiles:
                 self._documents[space] = read_document(path, self._compiler)
             except InvalidDocument as error:
                 problems.append(error)
+                if first:
+                    self._invalid.add(space)
                 _log.error("document_refused", space=space, problems=[str(one) for one in error.problems])
             else:
                 self.generation += 1
+                self._invalid.discard(space)
                 _log.info("document_loaded", space=space, rules=len(self._documents[space].rules))
         for space in set(self._stamps) - set(stamps):
             del self._stamps[space]
-            if self._documents.pop(space, None) is not None:
-                self.generation += 1
+            self._documents.pop(space, None)
+            self._invalid.discard(space)
+            self.generation += 1
         return tuple(problems)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    """Return the state of a visible file; an editor's lock is none, and a file may go away meanwhile."""
+    try:
+        return None if path.name.startswith(".") else path.stat()
+    except FileNotFoundError:
+        return None
 
 
 class Spaces:
@@ -99,6 +134,7 @@ class Spaces:
 
         Raises:
             StopAndFix: the settings are wrong; the message shows no secret.
+            RetryLater: the space's document has been invalid since the start.
 
         """
         if self._documents is not None and self._documents.generation != self._generation:
@@ -115,9 +151,9 @@ class Spaces:
         return known
 
     def _make(self, space: str, host: str, settings: Mapping[str, Any]) -> CompiledSpace | str:
+        document = None if self._documents is None else self._documents[space]
         try:
             credentials = read_credentials(settings)
-            document = None if self._documents is None else self._documents[space]
             stock = read_stock(settings) if document is None else None
             if stock is not None:
                 return self._compiler.compile_stock(space, host, stock, credentials)

@@ -32,7 +32,7 @@ BRACKETS = {
     "objects": (b'{"a":', b"}"),
     "objects with space": (b'{"a":', b"\n}"),
 }
-DEPTHS = (60, 100, 300, 480, 495, 700, 900, 985, 1100, 20_000)
+DEPTHS = (60, 100, 300, 480, 495, 700, 900, 985, 1100)
 """Around the limits of decoders, encoders and our own."""
 
 
@@ -54,15 +54,16 @@ def test_no_depth_makes_a_call_come_for_ever(place: bytes, opening: bytes, closi
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     other = json.dumps(call("identify", 3, traits={"email": "b@example.com"})).encode()
 
-    async def run(depth: int) -> list[list[int]]:
-        body = request_of(path, (place % (opening * depth + b"1" + closing * depth), other))
+    async def run() -> dict[int, list[list[int]]]:
+        statuses = {}
         async with host_of(make_service(MemoryStore())) as host:
-            found = [await host.send(path, body) for _ in range(2)]
-            assert [response.status_code for response in found] == [200, 200], (depth, found[0].text)
-            return [[by_job(path, one)[job][0]["statusCode"] for job in (1, 2)] for one in found]
+            for depth in DEPTHS:
+                body = request_of(path, (place % (opening * depth + b"1" + closing * depth), other))
+                found = [await host.send(path, body) for _ in range(2)]
+                assert [response.status_code for response in found] == [200, 200], (depth, found[0].text)
+                statuses[depth] = [[by_job(path, one)[job][0]["statusCode"] for job in (1, 2)] for one in found]
+        return statuses
 
-    for depth in DEPTHS:
-        first, again = asyncio.run(run(depth))
-
+    for depth, (first, again) in asyncio.run(run()).items():
         assert first in ([200, 200], [400, 200]), depth
         assert again == first

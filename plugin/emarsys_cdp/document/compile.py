@@ -73,7 +73,10 @@ class Compiler:
         problems = self._check(raw)
         if problems:
             raise InvalidDocument(source, problems)
-        document = msgspec.convert(raw, Document)
+        try:
+            document = msgspec.convert(raw, Document)
+        except msgspec.ValidationError as error:  # 1.0 is an integer to the schema
+            raise InvalidDocument(source, (Problem("document", str(error)),)) from error
         problems = tuple(self._problems(document))
         if problems:
             raise InvalidDocument(source, problems)
@@ -184,18 +187,28 @@ def _nothing(message: Mapping[str, Any]) -> None:
     """Read the key of a space that maps no trait to its key field."""
 
 
-def as_received(raw: Any) -> Any:
+MAX_LEVELS = 100
+"""Deepest nesting of a value that is sent as received."""
+
+
+def as_received(raw: Any, levels: int = MAX_LEVELS) -> Any:
     """
     Return the value as it is: the stock destination sends values unchanged.
 
     Only whole numbers that a double cannot hold become text: the host would round them. What is no JSON is absent.
+
+    Raises:
+        ValueError: it is nested too deep.
+
     """
+    if levels == 0:
+        raise ValueError(f"nested too deep: at most {MAX_LEVELS} levels are sent")
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw if abs(raw) <= MAX_EXACT else str(raw)
     if isinstance(raw, list):
-        return [as_received(element) for element in raw]
+        return [as_received(element, levels - 1) for element in raw]
     if isinstance(raw, Mapping):
-        return {str(name): as_received(value) for name, value in raw.items()}
+        return {str(name): as_received(value, levels - 1) for name, value in raw.items()}
     return raw if isinstance(raw, (str, bool, float)) else None
 
 

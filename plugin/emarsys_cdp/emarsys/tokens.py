@@ -43,8 +43,8 @@ class Token(Struct, frozen=True):
     ends: int
 
     def due(self, now: int) -> bool:
-        """Tell whether half of its life is over."""
-        return now >= (self.fetched + self.ends) // 2
+        """Tell whether half of its life is over, or so much that a host could not wait any more."""
+        return now >= min((self.fetched + self.ends) // 2, self.ends - MIN_LEFT)
 
     def usable(self, now: int) -> bool:
         """Tell whether a host that waits before sending can still use it."""
@@ -91,7 +91,9 @@ class Tokens:
     async def _renew(self, name: str, credentials: OAuth) -> Token:
         """Return the token that another worker has renewed, or a new one; the old one while it can be used."""
         now = self._clock()
-        known = self._tokens.get(name) or await self._load(name)
+        known = self._tokens.get(name)
+        if known is None or known.due(now):
+            known = max(filter(None, (known, await self._load(name))), key=lambda token: token.ends, default=None)
         if known is not None and not known.due(now):
             self._tokens[name] = known
             return known
@@ -133,7 +135,10 @@ class Tokens:
             answer = msgspec.json.decode(reply.content, type=_Answer)
         except (httpx.HTTPStatusError, msgspec.MsgspecError) as error:
             raise RetryLater(f"no access token: {self._url} answered HTTP {reply.status_code}") from error
-        return Token(answer.access_token, now, now + int((answer.expires_in or DEFAULT_SECONDS) * 1000))
+        token = Token(answer.access_token, now, now + int((answer.expires_in or DEFAULT_SECONDS) * 1000))
+        if not token.usable(now):
+            raise RetryLater(f"no access token: those of {self._url} live less than {MIN_LEFT // 60_000} minutes")
+        return token
 
     def _spend(self, name: str, now: int) -> None:
         """Count a fetch against Emarsys's limits; refuse it when they are used up."""

@@ -93,6 +93,7 @@ class App:
         answer = _Recorder(send, request_id)
         own = path if path in (ROUTER, BATCH) else path.lower()
         if not _authorized(service, scope):
+            own = "unauthorized"
             await _refuse(answer, 503, "the host token is wrong: see EMARSYS_CDP_HOST_TOKEN", _RETRY)
         elif own in self._own:
             await self._transform(service, own, scope, receive, answer)
@@ -178,6 +179,8 @@ async def _reload(service: Service) -> None:
             service.documents.refresh()
         except OSError as error:
             _log.error("documents_unreadable", reason=str(error))
+        except Exception:  # noqa: BLE001 - the next change has to be seen all the same
+            _log.exception("documents_failed")
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

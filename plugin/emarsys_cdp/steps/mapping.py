@@ -43,7 +43,11 @@ def read_maps(maps: Sequence[CompiledMap], message: Mapping[str, Any]) -> dict[s
         raw = data_map.read(message)
         if raw is None:
             continue
-        value = data_map.coerce(raw)
+        try:
+            value = data_map.coerce(raw)
+        except ValueError as error:
+            values[data_map.name] = Unfit(f"data map {data_map.name}: {error}")
+            continue
         if value is None and raw == "":
             continue
         if value is None or (len(value) > MAX_TEXT if type(value) is str else not _is_small(value)):

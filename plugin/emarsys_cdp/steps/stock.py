@@ -143,7 +143,7 @@ def _current(subject: Subject, data_map: CompiledMap) -> Any:
 
 def _group(subject: Subject) -> Decision:
     list_id = subject.call.message.get("groupId") or subject.options.get("contactListId") or subject.stock.default_list
-    if not list_id or not isinstance(list_id, (str, int)) or not str(list_id).strip().isdigit():
+    if not list_id or not isinstance(list_id, (str, int)) or not _is_number(str(list_id).strip()):
         return Refused(
             f"groupId {shorten(list_id)} is no contact list: give the list's number as groupId or as "
             "default contact list of the settings"
@@ -157,16 +157,21 @@ def _track(subject: Subject) -> Decision:
     event_id = subject.stock.events.get(event)
     if event_id is None:
         return Refused(f"event {shorten(event)} is not mapped to an Emarsys external event: add it to the settings")
-    if not event_id.isdigit():
+    if not _is_number(event_id):
         return Refused(f"event {shorten(event)} is mapped to {shorten(event_id)}: an external event has a number")
     properties = message.get("properties")
     properties = properties if isinstance(properties, dict) else {}
     data = properties.get("data")
     if data is not None and not isinstance(data, dict):
         return Refused(f"properties.data is {shorten(data)}: Emarsys takes an object")
-    size = 0 if data is None else len(msgspec.json.encode(data))
+    attachments = _attachments(properties.get("attachment"))
+    size = len(msgspec.json.encode((data, attachments)))
     if size > MAX_EVENT_DATA:
-        return Refused(f"properties.data has {size} bytes: Emarsys takes at most {MAX_EVENT_DATA}")
+        return Refused(f"properties.data and attachment have {size} bytes: Emarsys takes at most {MAX_EVENT_DATA}")
+    try:
+        data = as_received(data)
+    except ValueError as error:
+        return Refused(f"properties.data is {error}")
     given = subject.options.get("trigger_id")
     who = subject.ids.who or subject.key
     return (
@@ -176,10 +181,14 @@ def _track(subject: Subject) -> Decision:
             subject.key,
             str(given) if given else trigger_id(subject.space.id, subject.call.message_id, who, event_id),
             iso_time(subject.call.event_time),
-            as_received(data),
-            _attachments(properties.get("attachment")),
+            data,
+            attachments,
         ),
     )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _attachments(given: Any) -> tuple[Any, ...]:

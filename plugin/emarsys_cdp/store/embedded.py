@@ -97,6 +97,8 @@ def _stop_orphan(pidfile: Path) -> None:
         pid = int(pidfile.read_text())
         if "valkey" not in Path(f"/proc/{pid}/comm").read_text():
             return
+        if not Path(f"/proc/{pid}/cwd").samefile(pidfile.parent):
+            return  # the number is somebody else's by now
         descriptor = os.pidfd_open(pid)
         os.kill(pid, signal.SIGTERM)
     except (OSError, ValueError, AttributeError):

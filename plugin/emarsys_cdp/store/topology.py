@@ -99,6 +99,9 @@ class Topology:
         """Do what the errors ask for before another attempt; raise when waiting will not help."""
         kinds = {error.split(" ", 1)[0] for error in errors}
         other = kinds - {"MOVED", "ASK", "TRYAGAIN", "NOSCRIPT"}
+        if "READONLY" in other:
+            self.close()  # no master any more: the next pipeline connects, and looks for the masters, anew
+            self._clustered = None
         if other or attempt >= MAX_ATTEMPTS:
             raise StoreUnavailable(f"Redis refuses: {errors[0]}")
         if "NOSCRIPT" in kinds:

@@ -10,6 +10,9 @@ from zoneinfo import ZoneInfo
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
 _DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
+_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
+"""The years 1 to 9999 in UTC: an offset may lead out of them."""
+
 _SECONDS_DIGITS = 11
 """Epoch numbers below 10^11 are seconds (until the year 5138), above it milliseconds (from 1973)."""
 
@@ -37,7 +40,8 @@ def parse_time(text: str, default_zone: tzinfo = UTC) -> int | None:
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=default_zone)
-    return round(moment.timestamp() * 1000)
+    milliseconds = round(moment.timestamp() * 1000)
+    return milliseconds if _FIRST <= milliseconds <= _LAST else None
 
 
 def parse_date(raw: object, zone_name: str) -> int | None:
@@ -49,7 +53,7 @@ def parse_date(raw: object, zone_name: str) -> int | None:
     """
     if isinstance(raw, str):
         text = raw.strip()
-        if text.lstrip("-").isdigit() and text.isascii() and len(text) > len("20250106"):
+        if text.removeprefix("-").isdigit() and text.isascii() and len(text) > len("20250106"):
             return _from_epoch(int(text)) if len(text) <= _SECONDS_DIGITS + 4 else None
         if not _looks_like_date(text):
             return None

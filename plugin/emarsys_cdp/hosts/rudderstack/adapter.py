@@ -154,15 +154,18 @@ class RudderStack:
         groups: dict[int, _Group] = {}
         settled: Settled = {}
         now = self._clock()
-        known: dict[int, CompiledSpace | str] = {}
+        known: dict[int, CompiledSpace | Refused | Postponed] = {}
         for job in jobs:
             metadata, destination = job.metadata, job.destination
             if job.error is not None or metadata is None or destination is None:
                 settled[job.index] = Refused(job.error or "the job has no destination")
                 continue
             space, message = self._read(job, destination, known)
-            if isinstance(space, str) or isinstance(message, str):
-                settled[job.index] = Refused(space if isinstance(space, str) else str(message))
+            if not isinstance(space, CompiledSpace):
+                settled[job.index] = space
+                continue
+            if isinstance(message, str):
+                settled[job.index] = Refused(message)
                 continue
             group = groups.get(id(space))
             if group is None:
@@ -174,8 +177,8 @@ class RudderStack:
         return list(groups.values()), settled
 
     def _read(
-        self, job: Job, destination: Destination, known: dict[int, CompiledSpace | str]
-    ) -> tuple[CompiledSpace | str, dict[str, Any] | str]:
+        self, job: Job, destination: Destination, known: dict[int, CompiledSpace | Refused | Postponed]
+    ) -> tuple[CompiledSpace | Refused | Postponed, dict[str, Any] | str]:
         """Return the space of a job and its message, without what went into the settings."""
         message = job.message
         space = known.get(id(destination))
@@ -184,41 +187,53 @@ class RudderStack:
                 return self._read_dynamic(job, destination)
             space = known[id(destination)] = self._compiled(job, destination, destination.Config)
             self._learn(space, partial=isinstance(message, dict))
-        if isinstance(space, str):
+        if not isinstance(space, CompiledSpace):
             return space, ""
         if not isinstance(message, dict):
             return space, read_message(message)
-        if not message.get("messageId"):
+        given = message.get("messageId")
+        if not isinstance(given, str) or not given:
             raise NeedsWhole  # its id is made of everything it says
         return space, message
 
-    def _read_dynamic(self, job: Job, destination: Destination) -> tuple[CompiledSpace | str, dict[str, Any] | str]:
+    def _read_dynamic(
+        self, job: Job, destination: Destination
+    ) -> tuple[CompiledSpace | Refused | Postponed, dict[str, Any] | str]:
         """Return the space of a job whose settings take values from its call, and the call without them."""
         if isinstance(job.message, dict):
             raise NeedsWhole
         message = read_message(job.message)
         if isinstance(message, str):
-            return "", message
+            return Refused(message), ""
         config, message = resolve(destination.Config, message)
         return self._compiled(job, destination, config), message
 
-    def _learn(self, space: CompiledSpace | str, *, partial: bool) -> None:
+    def _learn(self, space: CompiledSpace | Refused | Postponed, *, partial: bool) -> None:
         """Let the partial reader keep what a space looks at; extensions may read anything, then there is none."""
-        if self._whole or isinstance(space, str) or (self._partial is not None and space.parts <= self._partial.parts):
+        if (
+            self._whole
+            or not isinstance(space, CompiledSpace)
+            or (self._partial is not None and space.parts <= self._partial.parts)
+        ):
             return
         known = frozenset() if self._partial is None else self._partial.parts
         self._partial = PartialReader(known | space.parts)
         if partial:
             raise NeedsWhole
 
-    def _compiled(self, job: Job, destination: Destination, config: dict[str, Any]) -> CompiledSpace | str:
+    def _compiled(
+        self, job: Job, destination: Destination, config: dict[str, Any]
+    ) -> CompiledSpace | Refused | Postponed:
+        """Return the space of a destination with these settings, or what becomes of its jobs."""
         name = (job.metadata and job.metadata.destinationId) or destination.ID
         if not name:
-            return "metadata.destinationId is missing: it names the destination"
+            return Refused("metadata.destinationId is missing: it names the destination")
         try:
             return self._spaces.get(name, HOST, _canonical(config), config)
         except StopAndFix as error:
-            return f"destination {name}: {error}"
+            return Refused(f"destination {name}: {error}")
+        except RetryLater as error:
+            return Postponed(f"destination {name}: {error}")
 
     async def _process(self, group: _Group, *, merge: bool) -> list[Answer]:
         """

@@ -26,8 +26,8 @@ MAX_DEPTH = 64
 """Deepest nesting of a call."""
 
 _DEEP = (b"]" * 32, b"}" * 32, b"}]" * 16)
-"""Text of calls that are nested deep. Looking for it is ten times cheaper than measuring; what escapes it does no harm:
-the decoder gives up at about a thousand levels, and what is kept of a call has a bound of its own (steps/mapping.py)."""
+"""Text of calls that are nested deep. Looking for it is far cheaper than measuring; what escapes it does no harm:
+the decoder gives up at about a thousand levels, and what is kept of a call has a bound (steps/mapping.py)."""
 
 MAX_JOBS = 20_000
 """Most jobs of one request."""
@@ -114,6 +114,7 @@ _destination = msgspec.json.Decoder(Destination)
 _request = msgspec.json.Decoder(_Request)
 _message = msgspec.json.Decoder(dict[str, Any])
 _type = msgspec.json.Decoder(_DestinationType)
+_name = msgspec.json.Decoder(str)
 
 
 def destination_type(body: bytes) -> str | None:
@@ -121,6 +122,10 @@ def destination_type(body: bytes) -> str | None:
     try:
         return _type.decode(body).destType.lower()
     except _UNREADABLE:
+        pass
+    try:
+        return _name.decode(object_members(body).get("destType", b"")).lower()
+    except (Unreadable, *_UNREADABLE):
         return None
 
 
@@ -145,6 +150,8 @@ class PartialReader:
         if len(body) > MAX_CALL_BYTES or _looks_deep(body):
             return None
         try:
+            if not body.isascii():
+                body.decode()  # the decoder passes over what it does not keep; read whole, such a call is refused
             if array and body[:1] == b"[":
                 items, destinations = self._items.decode(body), None
             else:
