@@ -45,13 +45,15 @@ def hide_secrets(
 def _hide(key: str, value: Any) -> Any:
     if _SECRET_NAMES.search(key) and value is not None and not isinstance(value, bool):
         return HIDDEN
-    if isinstance(value, str):
-        return _SECRET_TEXTS.sub(_hide_text, _NAMED_TEXTS.sub(_hide_named, value))
     if isinstance(value, Mapping):
-        return {str(name): _hide(str(name), child) for name, child in value.items()}
+        return {_clean(str(name)): _hide(str(name), child) for name, child in value.items()}
     if isinstance(value, (list, tuple)):
         return [_hide("", child) for child in value]
-    return value
+    return value if value is None or isinstance(value, (bool, int, float)) else _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    return _SECRET_TEXTS.sub(_hide_text, _NAMED_TEXTS.sub(_hide_named, text))
 
 
 def _hide_text(match: re.Match[str]) -> str:

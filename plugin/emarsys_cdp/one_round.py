@@ -112,6 +112,7 @@ class Round:
         self._shared: list[tuple[str, str, str]] = []
         self._detached: set[str] = set()
         self._lost: set[str] = set()
+        self._missed: dict[str, set[int]] = {}
         self._resolutions: list[Resolution | Added] = []
         self._profiles: dict[str, Profile] = {}
 
@@ -178,22 +179,26 @@ class Round:
         return {pid for pid, record in stored if (record or b"")[:HEADER_BYTES] != header(self._revisions[pid])}
 
     def _stale(self) -> list[str]:
-        """Return identifiers whose remembered owner does not have them any more."""
+        """
+        Return identifiers whose owner, as remembered or as just read, does not have them.
+
+        A record is read after the rows: in between another worker may have taken the identifier away.
+        """
         stale: dict[str, None] = {}
-        owners, records, contents = self._owners, self._records, self._contents
+        owners, records = self._owners, self._records
         for entry in self._entries:
             user, key, anon = entry.names
             ids = entry.ids
-            if user is not None and user not in contents:
-                record = records.get(owners[user] or NOBODY)
+            if user is not None and (pid := owners[user]):
+                record = records.get(pid)
                 if record is None or record.user != ids.user:
                     stale[user] = None
-            if key is not None and key not in contents:
-                record = records.get(owners[key] or NOBODY)
+            if key is not None and (pid := owners[key]):
+                record = records.get(pid)
                 if record is None or not (record.key == ids.key or ids.key in record.former_keys):
                     stale[key] = None
-            if anon is not None and anon not in contents:
-                record = records.get(owners[anon] or NOBODY)
+            if anon is not None and (pid := owners[anon]):
+                record = records.get(pid)
                 if record is None or not has_device(record, ids.anon):
                     stale[anon] = None
         return list(stale)
@@ -311,20 +316,35 @@ class Round:
 
     def _corrections(self, written: Mapping[str, int], named: set[str]) -> dict[str, Record]:
         """
-        Return records to write once more: new ones that some row names, and those that lost a claim as they were.
+        Return records to write once more: new ones that some row names, and those that lost a claim.
 
-        A new record was a stub until now. A record that lost a claim holds an identifier of somebody else; its calls
-        are added again.
+        A new record was a stub until now. A record that lost a claim holds an identifier of somebody else, which is
+        taken out; what it has won stays. Its calls are added again.
         """
         records: dict[str, Record] = {}
         for pid in written:
-            before = self._before.get(pid)
-            if before is None:
-                if pid in named:
-                    records[pid] = self._records[pid]
-            elif pid in self._lost:
-                records[pid] = before
+            if pid in self._before:
+                if pid in self._missed:
+                    records[pid] = self._corrected(pid, self._before[pid])
+            elif pid in named:
+                records[pid] = self._corrected(pid, Record(self._records[pid].space))
         return records
+
+    def _corrected(self, pid: str, before: Record) -> Record:
+        """Return a record without the identifiers whose rows it did not get."""
+        missed, record = self._missed.get(pid, set()), self._records[pid]
+        if USER in missed:
+            return before  # the first rank: it has won nothing
+        if KEY in missed:
+            record = replace(
+                record,
+                key=before.key,
+                key_time=before.key_time,
+                key_message=before.key_message,
+                owns_key=before.owns_key,
+                former_keys=before.former_keys,
+            )
+        return replace(record, devices=before.devices) if ANON in missed else record
 
     async def _claim(self, store: Store, rank: int) -> set[str]:
         """Claim the missing rows of one rank; return the profiles that got one."""
@@ -335,7 +355,7 @@ class Round:
             if pids.isdisjoint(self._lost | self._unwritable.keys()):
                 names.append(name)
             else:
-                self._lost |= pids - self._unwritable.keys()
+                self._miss(rank, pids)
         if not names:
             return set()
         named: set[str] = set()
@@ -345,8 +365,14 @@ class Round:
             if ok:
                 named |= pids
             else:
-                self._lost |= pids
+                self._miss(rank, pids)
         return named
+
+    def _miss(self, rank: int, pids: set[str]) -> None:
+        """Note that profiles did not get a row of this rank: their calls are tried again."""
+        for pid in pids - self._unwritable.keys():
+            self._lost.add(pid)
+            self._missed.setdefault(pid, set()).add(rank)
 
     def _content(self, name: str) -> bytes:
         pid = self._owners[name]

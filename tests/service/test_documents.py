@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
-from tests.support.app import ROUTER, Host, answers, host_of
-from tests.support.requests import OAUTH_KEY, call, router_request
+from tests.support.app import PROCESSOR, ROUTER, Host, answers, host_of
+from tests.support.requests import OAUTH_KEY, call, processor_request, router_request
 from tests.support.world import make_service
 
 from emarsys_cdp.service import app
@@ -158,3 +159,25 @@ def test_a_directory_that_goes_away_does_not_stop_the_service(tmp_path: Path, mo
     found = asyncio.run(run())
 
     assert all(contact == WITH_CITY for contact in found[:20])
+
+
+@pytest.mark.parametrize("path", [ROUTER, PROCESSOR])
+def test_a_document_that_is_wrong_from_the_start_holds_its_own_calls_back(tmp_path: Path, path: str) -> None:
+    """Nobody knows what was in force before, so the host keeps them; other spaces go on, and so do these when mended."""
+    write(tmp_path, "no JSON", "dest-1")
+
+    async def run() -> list[httpx.Response]:
+        service = make_service(MemoryStore(), rules_dir=tmp_path)
+        build = processor_request if path == PROCESSOR else router_request
+        async with host_of(service) as host:
+            held = await host.send(path, build([CALL], OAUTH_KEY))
+            assert await row(host, "dest-2") == BY_DEFAULT
+            write(tmp_path, document(EMAIL, CITY), "dest-1")
+            assert files_of(service).refresh() == ()
+            return [held, await host.send(path, build([CALL], OAUTH_KEY))]
+
+    held, mended = asyncio.run(run())
+
+    assert "dest-1.json is invalid" in held.text
+    assert held.status_code == 503 if path == PROCESSOR else answers(path, held)[0]["statusCode"] == 500
+    assert answers(path, mended)[0]["statusCode"] == 200
