@@ -304,7 +304,11 @@ class Round:
             if not todo:
                 return
             stored = zip(todo, await store.read_records(list(todo)), strict=True)
-            commits = [self._without(pid, packed, todo[pid]) for pid, packed in stored if packed is not None]
+            commits = [
+                self._without(pid, packed, todo[pid])
+                for pid, packed in stored
+                if packed is not None and packed[:1] == header(0)[:1]
+            ]
             done = await store.commit(commits) if commits else []
             failed = {commit.pid for commit, ok in zip(commits, done, strict=True) if not ok}
             todo = {pid: anons for pid, anons in todo.items() if pid in failed}

@@ -163,7 +163,7 @@ def test_a_directory_that_goes_away_does_not_stop_the_service(tmp_path: Path, mo
 
 @pytest.mark.parametrize("path", [ROUTER, PROCESSOR])
 def test_a_document_that_is_wrong_from_the_start_holds_its_own_calls_back(tmp_path: Path, path: str) -> None:
-    """Nobody knows what was in force before, so the host keeps them; other spaces go on, and so do these when mended."""
+    """Nobody knows what was in force before, so the host keeps them; other spaces go on, and in the end these too."""
     write(tmp_path, "no JSON", "dest-1")
 
     async def run() -> list[httpx.Response]:

@@ -25,7 +25,7 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
     if record is None:
         record = Record(entry.space, first_seen=time, last_seen=time)
     key, key_time, key_message, owns, former = _key(record, entry, owns_key)
-    newest = time > record.last_seen or not record.last_type
+    newest = (time, entry.message_id) >= (record.last_seen, record.last_message) or not record.last_type
     return Record(
         record.space,
         record.user or ids.user,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gc
 import secrets
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import uvicorn
@@ -24,6 +27,19 @@ class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, started_hook: Callable[[str], None]) -> None:
         super().__init__(config)
         self._started_hook = started_hook
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop at SIGINT and SIGTERM, and end well: uvicorn would let the signal kill the process afterwards."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
     async def startup(self, sockets: list[object] | None = None) -> None:  # type: ignore[override]
         """Start listening, then tell."""

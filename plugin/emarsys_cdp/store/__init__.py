@@ -36,7 +36,7 @@ class Commit(Struct, frozen=True, gc=False):
 
 
 class Claim(Struct, frozen=True):
-    """An identifier row to set to *new*, if its content is still *old* (None: there is no row)."""
+    """An identifier row to set to *new*, if its content is still *old* (None: there is no row), or *new* already."""
 
     name: str
     old: bytes | None

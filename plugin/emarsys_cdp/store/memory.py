@@ -41,7 +41,10 @@ class MemoryStore:
         return [self._claim(claim) for claim in claims]
 
     def _claim(self, claim: Claim) -> bool:
-        if self.rows.get(claim.name) != claim.old:
+        content = self.rows.get(claim.name)
+        if content == claim.new:
+            return True
+        if content != claim.old:
             return False
         self.rows[claim.name] = claim.new
         return True

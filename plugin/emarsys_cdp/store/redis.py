@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import STUB_SECONDS, Claim, Commit
+from emarsys_cdp.store import STUB_SECONDS, Claim, Commit, StoreUnavailable
 from emarsys_cdp.store.keys import RECORDS, REMEMBERED, record_key, row_key, sealed_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
@@ -77,7 +77,10 @@ class RedisStore:
         for wire in await self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                ((cursor, keys),) = await wire.run([("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)])
+                (reply,) = await wire.run([("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)])
+                if isinstance(reply, Exception):
+                    raise StoreUnavailable(f"Redis refuses: {reply}")
+                cursor, keys = reply
                 for key, record in zip(keys, await wire.run(("GET", key) for key in keys), strict=True):
                     if isinstance(record, bytes):
                         yield key.decode().rsplit(":", 1)[1], record

@@ -32,14 +32,18 @@ def read_address(url: str) -> Address:
         StopAndFix: it is none; the message shows no user and no password.
 
     """
+    wrong = StopAndFix(
+        "EMARSYS_CDP_REDIS_URL is none: write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
+    )
     try:
         parts: dict[str, Any] = dict(parse_url(url))
-    except ValueError as error:
-        scheme = urlsplit(url).scheme or "(none)"
-        raise StopAndFix(
-            f"EMARSYS_CDP_REDIS_URL begins with {scheme!r}: write redis://host:6379/0, rediss://host:6379/0 "
-            "or unix:///path/to/socket"
-        ) from error
+        path = urlsplit(url).path.strip("/")
+    except ValueError:
+        raise wrong from None
+    if url.startswith("unix:") and "path" not in parts:
+        raise wrong
+    if not url.startswith("unix:") and path and not path.isdigit():
+        raise wrong
     known = {key: parts[key] for key in ("host", "port", "path", "username", "password") if key in parts}
     tls = ssl.create_default_context() if url.startswith("rediss://") else None
     return Address(**known, database=int(parts.get("db", 0)), tls=tls)

@@ -40,6 +40,9 @@ class Address(Struct, frozen=True, kw_only=True):
     database: int = 0
     tls: SSLContext | None = None
 
+    def __repr__(self) -> str:
+        return f"Address({self})"
+
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
 
@@ -88,8 +91,17 @@ class _Protocol(asyncio.Protocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._feed(data)
+        except hiredis.HiredisError as error:
+            self.lost = ConnectionError(f"what answers is no Redis: {error}")
+            self.abort()
+
+    def _feed(self, data: bytes) -> None:
         self._reader.feed(data)
         while (reply := self._reader.gets()) is not False:
+            if not self._waiting:
+                raise hiredis.ProtocolError("a reply that nobody asked for")
             self._replies.append(reply)
             count, future, _ = self._waiting[0]
             if len(self._replies) == count:
@@ -119,8 +131,9 @@ class Wire:
     def __init__(self, address: Address, setup: Sequence[Command] = ()) -> None:
         self.address = address
         self._setup = setup
+        self._users = 0
         self._protocol: _Protocol | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Protocol] | None = None
 
     async def run(self, commands: Iterable[Command]) -> list[Reply]:
         """
@@ -135,8 +148,23 @@ class Wire:
             return []
         protocol = self._protocol
         if protocol is None or protocol.lost is not None:
-            protocol = await self._open()
+            protocol = await self._connected()
         return await self._send(protocol, packed)
+
+    async def _connected(self) -> _Protocol:
+        """Wait for the one opening that all who need it share; it is given up when the last of them is cancelled."""
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._users += 1
+        try:
+            return await asyncio.shield(self._opening)
+        except asyncio.CancelledError:
+            if self._users == 1:
+                self._opening.cancel()
+            raise
+        finally:
+            self._users -= 1
 
     async def _send(self, protocol: _Protocol, packed: list[bytes]) -> list[Reply]:
         try:
@@ -146,17 +174,17 @@ class Wire:
             raise StoreUnavailable(f"Redis at {self.address} did not answer: {_reason(error)}") from error
 
     async def _open(self) -> _Protocol:
-        async with self._opening:
-            if self._protocol is not None and self._protocol.lost is None:
-                return self._protocol
-            protocol = await self._connect()
+        protocol = await self._connect()
+        try:
             packed = _pack((*self._sign_in(), *self._setup))
             for reply in await self._send(protocol, packed) if packed else ():
                 if isinstance(reply, hiredis.ReplyError):
-                    protocol.abort()
                     raise StoreUnavailable(f"Redis at {self.address} refused the connection: {reply}")
-            self._protocol = protocol
-            return protocol
+        except BaseException:
+            protocol.abort()
+            raise
+        self._protocol = protocol
+        return protocol
 
     async def _connect(self) -> _Protocol:
         loop, address = asyncio.get_running_loop(), self.address

@@ -186,11 +186,8 @@ def _destination(output: Mapping[str, Json], place: str, known: Known) -> Iterat
     if not isinstance(destination, dict):
         yield Breach(Rule.DESTINATION, f"{place} must be an object, is {shown(destination, place)}")
         return
-    asked = {
-        job_id: [job.destination for job in known[job_id] if job.destination is not None]
-        for job_id in _job_ids(output)
-        if job_id in known
-    }
+    asked = {job_id: [job.destination for job in known[job_id]] for job_id in _job_ids(output) if job_id in known}
+    asked = {job_id: [] if None in named else named for job_id, named in asked.items()}
     every = [given for named in asked.values() for given in named]
     if every or not asked:
         yield from _echo_breaches(destination, every, DESTINATION_KINDS, place)

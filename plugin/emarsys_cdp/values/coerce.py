@@ -51,7 +51,8 @@ def to_list(raw: Any) -> list[str] | None:
     if raw is None or isinstance(raw, dict):
         return None
     texts = [to_string(element) for element in (raw if isinstance(raw, list) else [raw])]
-    return [text for text in texts if text is not None]
+    found = [text for text in texts if text is not None]
+    return found if found or raw == [] else None
 
 
 def date_reader(zone: str) -> Coercion:

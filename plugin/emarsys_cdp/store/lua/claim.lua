@@ -7,11 +7,15 @@ ARGV[1]  content it was read with; empty: there was no row
 ARGV[2]  new content
 
 Returns
-  1  set
+  1  set, or set to the new content already
   0  the row has another content by now
 ]]
 local key, old, new = KEYS[1], ARGV[1], ARGV[2]
-if (redis.call('GET', key) or '') ~= old then
+local content = redis.call('GET', key) or ''
+if content == new then
+  return 1
+end
+if content ~= old then
   return 0
 end
 redis.call('SET', key, new)
