@@ -12,6 +12,7 @@ from msgspec import Struct, field
 
 from emarsys_cdp.credentials import Secret
 from emarsys_cdp.secrets import MIN_SECRET
+from emarsys_cdp.store.topology import read_address
 from emarsys_cdp_hooks import StopAndFix
 
 PREFIX = "EMARSYS_CDP_"
@@ -92,7 +93,7 @@ def _from_file(path: Path | None) -> dict[str, str]:
 
 def _problems(given: Mapping[str, str]) -> list[str]:
     problems = [
-        f"{PREFIX}{name} is no http or https URL: write for instance http://transformer:9090"
+        f"{PREFIX}{name} is no http or https URL without user and query: write for instance http://transformer:9090"
         for name in ("UPSTREAM", "API_BASE", "TOKEN_URL")
         if name in given and not _is_http(given[name])
     ]
@@ -100,6 +101,11 @@ def _problems(given: Mapping[str, str]) -> list[str]:
         problems.append(
             f"{PREFIX}SECRET is missing: with a Redis of your own set it to a random text, the same everywhere"
         )
+    if "REDIS_URL" in given:
+        try:
+            read_address(given["REDIS_URL"])
+        except StopAndFix as error:
+            problems.append(str(error))
     if len(given.get("SECRET", "x" * MIN_SECRET)) < MIN_SECRET:
         problems.append(f"{PREFIX}SECRET is too short: at least {MIN_SECRET} characters")
     if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:
@@ -110,5 +116,15 @@ def _problems(given: Mapping[str, str]) -> list[str]:
 
 
 def _is_http(text: str) -> bool:
-    parts = urlsplit(text)
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    """Tell whether the text is an address without a user, a password or a port that is none."""
+    try:
+        parts = urlsplit(text)
+        return (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and not parts.query
+            and "@" not in text
+            and (parts.port or 1) > 0
+        )
+    except ValueError:
+        return False

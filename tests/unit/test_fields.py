@@ -354,7 +354,7 @@ def test_single_choice(choices: dict[str, str], value: Value, sent: str) -> None
     assert convert(value, field("singlechoice", choices)) == sent
 
 
-@pytest.mark.parametrize("value", ["Huge", "9", True, ["Small"]])
+@pytest.mark.parametrize("value", ["Huge", True, ["Small"]])
 def test_unknown_choice(value: Value) -> None:
     """What is no choice of the field is refused, with some that are."""
     with pytest.raises(ValueError, match=r"is no choice of this field; give one such as Small \(1\), Medium \(2\)"):

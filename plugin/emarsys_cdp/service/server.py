@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import secrets
 import signal
 import threading
@@ -49,6 +50,13 @@ class Server(uvicorn.Server):
             self._started_hook(f"http://{host}:{port}")
 
 
+def _in_our_words(record: logging.LogRecord) -> bool:
+    """Let uvicorn's errors look like the commands' own, and pass over what it adds to a reason already given."""
+    text = record.getMessage()
+    record.msg, record.args = (text if text.startswith("emarsys-cdp") else f"emarsys-cdp: {text}"), ()
+    return "Application startup failed" not in text
+
+
 def make_server(
     settings: Settings,
     host: str,
@@ -60,6 +68,7 @@ def make_server(
     """Return a server of the service, not yet running. *on_start* gets its URL once it listens."""
     outside = world or World()
     prefix, numbers = secrets.token_hex(4), count(1)
+    logging.getLogger("uvicorn.error").addFilter(_in_our_words)
     app = App(lambda: running(settings, outside), lambda: f"{prefix}-{next(numbers)}")
     config = uvicorn.Config(
         app,
