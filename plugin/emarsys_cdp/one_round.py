@@ -229,8 +229,8 @@ class Round:
             owns_key=key_name is not None and owners[key_name] == pid,
         )
         if after != before:
-            if before is not None:
-                self._before.setdefault(pid, before)
+            if before is not None and pid not in self._changed:
+                self._before[pid] = before
             self._records[pid] = after
             self._changed[pid] = None
         return resolution

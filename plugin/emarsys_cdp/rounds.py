@@ -32,20 +32,20 @@ Jitter = Callable[[int], float]
 
 
 class _Waiting(Struct):
-    """A request: the results of its calls so far, how many are missing, and who waits for them."""
+    """A request: its calls, their results so far, how many are missing, and who waits for them."""
 
+    entries: Sequence[Entry]
     results: list[Added | None]
     missing: int
     done: asyncio.Future[list[Added]]
 
 
-class _Item(Struct):
-    """One call of a request in the queue, and how often it has lost against another worker."""
+class _Lost(Struct):
+    """One call of a request that has lost against another worker, and how often."""
 
-    entry: Entry
-    index: int
     waiting: _Waiting
-    tries: int = 0
+    index: int
+    tries: int = 1
 
 
 class Rounds:
@@ -64,7 +64,7 @@ class Rounds:
         self._jitter = jitter
         self._memory = Memory()
         self._revisions = count(_start(new_pid()) if first_revision is None else first_revision)
-        self._queue: deque[list[_Item]] = deque()
+        self._queue: deque[_Waiting] = deque()
         self._runner: asyncio.Task[None] | None = None
 
     async def add(self, entries: Sequence[Entry]) -> list[Added]:
@@ -79,58 +79,80 @@ class Rounds:
         if not entries:
             return []
         future: asyncio.Future[list[Added]] = asyncio.get_running_loop().create_future()
-        waiting = _Waiting([None] * len(entries), len(entries), future)
-        self._queue.append([_Item(entry, index, waiting) for index, entry in enumerate(entries)])
+        self._queue.append(_Waiting(entries, [None] * len(entries), len(entries), future))
         if self._runner is None or self._runner.done():
             self._runner = asyncio.create_task(self._run())
         return await future
 
     async def _run(self) -> None:
         """Run rounds as long as there are calls; those that lost go first in the next one, with new requests."""
-        lost: list[_Item] = []
+        lost: list[_Lost] = []
         while self._queue or lost:
             if lost and not self._queue:
                 await asyncio.sleep(self._jitter(lost[0].tries))
-            items = lost + self._arrived(MAX_CALLS - len(lost))
-            round_ = Round([item.entry for item in items], self._new_pid, self._revisions, self._memory)
+            new = self._arrived(MAX_CALLS - len(lost))
+            entries = [one.waiting.entries[one.index] for one in lost]
+            for waiting in new:
+                entries += waiting.entries
+            round_ = Round(entries, self._new_pid, self._revisions, self._memory)
             try:
                 results = await round_.run(self._store)
             except Exception as error:  # noqa: BLE001 - whoever waits has to learn of it, whatever it is
-                for item in items:
-                    _fail(item, error)
+                for waiting in (*new, *(one.waiting for one in lost)):
+                    _fail(waiting, error)
                 lost = []
             else:
-                lost = [item for item, added in zip(items, results, strict=True) if _is_lost(item, added)]
+                again = [one for one, added in zip(lost, results, strict=False) if _is_lost(one, added)]
+                lost = again + _distribute(new, results, len(lost))
 
-    def _arrived(self, room: int) -> list[_Item]:
-        """Return the calls of the next requests that fit: whole requests, and at least one."""
-        items: list[_Item] = []
-        while self._queue and (not items or len(items) + len(self._queue[0]) <= room):
-            items += self._queue.popleft()
-        return items
+    def _arrived(self, room: int) -> list[_Waiting]:
+        """Return the next requests that fit, whole: at least one when there is one."""
+        arrived: list[_Waiting] = []
+        while self._queue and (not arrived or len(self._queue[0].entries) <= room):
+            arrived.append(self._queue.popleft())
+            room -= len(arrived[-1].entries)
+        return arrived
 
 
-def _is_lost(item: _Item, added: Added | None) -> bool:
-    """Note the result of a call; tell whether it has to be tried again."""
-    waiting = item.waiting
+def _distribute(new: list[_Waiting], results: list[Added | None], start: int) -> list[_Lost]:
+    """Give each request its results, which begin at *start*; return the calls that have to be tried again."""
+    lost: list[_Lost] = []
+    for waiting in new:
+        end = start + len(waiting.entries)
+        waiting.results = results[start:end]
+        missing = [index for index, added in enumerate(waiting.results) if added is None]
+        waiting.missing = len(missing)
+        lost += [_Lost(waiting, index) for index in missing]
+        _answer(waiting)
+        start = end
+    return lost
+
+
+def _is_lost(one: _Lost, added: Added | None) -> bool:
+    """Note the result of another try; tell whether the call has to be tried once more."""
+    waiting = one.waiting
     if waiting.done.done():
         return False
     if added is None:
-        item.tries += 1
-        if item.tries < MAX_TRIES:
+        one.tries += 1
+        if one.tries < MAX_TRIES:
             return True
-        _fail(item, StoreUnavailable(f"a call lost {MAX_TRIES} times against other workers"))
+        _fail(waiting, StoreUnavailable(f"a call lost {MAX_TRIES} times against other workers"))
         return False
-    waiting.results[item.index] = added
+    waiting.results[one.index] = added
     waiting.missing -= 1
-    if waiting.missing == 0:
-        waiting.done.set_result([one for one in waiting.results if one is not None])
+    _answer(waiting)
     return False
 
 
-def _fail(item: _Item, error: Exception) -> None:
-    if not item.waiting.done.done():
-        item.waiting.done.set_exception(error)
+def _answer(waiting: _Waiting) -> None:
+    if waiting.missing == 0 and not waiting.done.done():
+        waiting.done.set_result([added for added in waiting.results if added is not None])
+
+
+def _fail(waiting: _Waiting, error: Exception) -> None:
+    if not waiting.done.done():
+        waiting.done.set_exception(error)
 
 
 def _start(seed: str) -> int:

@@ -151,7 +151,7 @@ def without(entry: str) -> bytes:
 
 
 NO_JSON = "the call is no JSON"
-NO_KEY = "API Key"
+NUMBERED = json.dumps(metadata(BAD_JOB, "dest-2", workspaceId=5)).encode()
 
 COSTING = [
     bad("call that is no JSON", NO_JSON, b'{"type":"identify",}'),
@@ -188,7 +188,9 @@ COSTING = [
     named("no jobId", "jobId", without("jobId")),
     named("jobId as text", "jobId", json.dumps(metadata(102) | {"jobId": "102"}).encode()),
     named("jobId with a fraction", "jobId", json.dumps(metadata(102) | {"jobId": 102.5}).encode()),
+    named("jobId beyond 64 bits", "jobId", json.dumps(metadata(102) | {"jobId": 2**63}).encode()),
     named("jobId true", "jobId", json.dumps(metadata(102) | {"jobId": True}).encode()),
+    Kind("workspaceId a number", "workspaceId", Input(good(2).message, NUMBERED, "dest-2")),
     meant("no destination", "destination 'dest-2': is missing", None),
     meant("no API Key", "the setting API Key (apiKey) is missing", {}),
     meant("API Key empty", "the setting API Key (apiKey) is missing", {"apiKey": ""}),
@@ -202,6 +204,7 @@ HARMLESS = [
     typed("one value of another type", "'many' is not of type numeric", traits={"email": "2@a.de", "points": "many"}),
     bad("duplicate keys", "", b'{"type":"no","type":"identify","traits":{"email":"1@a.de","email":"2@a.de"}}'),
     named("duplicate keys in metadata", "", json.dumps(metadata(101)).encode()[:-1] + b',"jobId":102}'),
+    Kind("destination of another name", "", Input(good(2).message, json.dumps(metadata(102)).encode(), "dest-2")),
     named("metadata of invalid UTF-8", "", json.dumps(metadata(102)).encode().replace(b"anon-", b"\xff")),
 ]
 

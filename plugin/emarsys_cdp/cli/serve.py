@@ -37,6 +37,9 @@ def serve_command(host: str, port: int, config: Path | None) -> None:
     server = make_server(
         settings, host, port, on_start=lambda url: click.echo(f"emarsys-cdp listens on {url}", err=True)
     )
-    server.run()
+    try:
+        server.run()
+    except SystemExit as error:  # uvicorn has codes of its own for a start that failed
+        raise SystemExit(1) from error
     if not server.started:
         raise SystemExit(1)

@@ -25,7 +25,7 @@ MAX_CALL_BYTES = 1_048_576
 MAX_DEPTH = 64
 """Deepest nesting of a call."""
 
-_DEEP = (b"]" * 32, b"}" * 32, b"}]" * 16)
+_DEEP = (b"]" * 64, b"}" * 64, b"}]" * 32)
 """Text of calls that are nested deep. Looking for it is far cheaper than measuring; what escapes it does no harm:
 the decoder gives up at about a thousand levels, and what is kept of a call has a bound (steps/mapping.py)."""
 
