@@ -100,7 +100,7 @@ class App:
         elif path == "/features":
             await _features(service, scope, answer)
         elif service.upstream is not None:
-            own = "upstream"
+            own, answer.untouched = "upstream", True
             await service.upstream.forward(scope, receive, answer)
         else:
             own = "other"
@@ -112,7 +112,7 @@ class App:
         service.metrics.observe(own, answer.status, time.perf_counter() - started)
         structlog.contextvars.clear_contextvars()
 
-    async def _transform(self, service: Service, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _transform(self, service: Service, path: str, scope: Scope, receive: Receive, send: _Recorder) -> None:
         """Answer a transform endpoint of ours, or hand it on when it is for another destination type."""
         if scope["method"] != "POST":
             await _refuse(send, 501, f"{path} takes POST")
@@ -120,6 +120,7 @@ class App:
         try:
             body = await _read(receive)
             if path != PROCESSOR and service.upstream is not None and destination_type(body) != DESTINATION_TYPE:
+                send.untouched = True
                 await service.upstream.forward(scope, receive, send, body)
                 return
             reply = await self._own[path](service, body)
@@ -156,17 +157,21 @@ class App:
 
 
 class _Recorder:
-    """Passes an answer on, adds the request id, and remembers the status."""
+    """Passes an answer on, adds the request id unless it is *untouched*, and remembers the status."""
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
         self._id = (b"x-request-id", request_id.encode("latin-1", "replace"))
         self.status = 0
+        self.untouched = False
 
     async def __call__(self, message: Message) -> None:
         """Pass one ASGI message on."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            if self.untouched:
+                await self._send(message)
+                return
             message = {**message, "headers": [*message.get("headers", ()), self._id]}
         await self._send(message)
 

@@ -151,7 +151,7 @@ class RudderStack:
             NeedsWhole: a call that was decoded in part has to be decoded whole.
 
         """
-        groups: dict[int, _Group] = {}
+        groups: dict[tuple[int, int], _Group] = {}
         settled: Settled = {}
         now = self._clock()
         known: dict[int, CompiledSpace | Refused | Postponed] = {}
@@ -167,9 +167,10 @@ class RudderStack:
             if isinstance(message, str):
                 settled[job.index] = Refused(message)
                 continue
-            group = groups.get(id(space))
+            key = (id(space), id(destination))  # an output echoes one destination
+            group = groups.get(key)
             if group is None:
-                group = groups[id(space)] = _Group(space)
+                group = groups[key] = _Group(space)
             arrival = _arrival(metadata.receivedAt, message, now)
             group.calls.append(make_call(job.index, message, arrival))
             if metadata.dontBatch:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from emarsys_cdp.document.parts import Parts, message_type
 from emarsys_cdp.hosts.rudderstack.split import Unreadable, array_elements, depth_of, object_members
@@ -40,7 +40,7 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 class Metadata(Struct):
     """What we use of a job's metadata."""
 
-    jobId: int  # noqa: N815 - names as the host sends them
+    jobId: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # noqa: N815 - names as the host sends them
     destinationId: str | None = None  # noqa: N815
     workspaceId: str | None = None  # noqa: N815
     receivedAt: str | None = None  # noqa: N815
@@ -260,9 +260,25 @@ class _JobReader:
     def _broken(self, index: int, item: Any, problem: str) -> Job:
         """Return a job whose metadata cannot be read; what is an object is echoed all the same."""
         raw = item.destination
-        if self._destinations is not None and len(self._destinations) == 1:
-            (raw,) = self._destinations.values()
+        if self._destinations is not None:
+            raw = self._destinations.get(_destination_id(item.metadata), _NO_RAW)
         return Job(index, item.message, _echo(item.metadata), _echo(raw), None, None, problem)
+
+
+class _Named(Struct):
+    destinationId: Any = None  # noqa: N815
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def _destination_id(raw: Raw) -> str:
+    """Return the destination that metadata name in which something else is wrong."""
+    try:
+        name = _named.decode(raw).destinationId
+    except _UNREADABLE:
+        return ""
+    return name if isinstance(name, str) else ""
 
 
 def _echo(raw: Raw) -> Raw:
