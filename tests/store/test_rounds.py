@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 from tests.support.servers import flush
+from tests.support.stores import on
 
 from emarsys_cdp import rounds
 from emarsys_cdp.identity.resolution import Entry
@@ -72,19 +73,6 @@ class _Watched:
 def worker(store: Store, before: Hook | None = None, after: Hook | None = None) -> Rounds:
     """Return the rounds of a worker; the hooks are awaited around each round trip to the real store."""
     return Rounds(cast(Store, _Watched(store, before, after)), partial(new_pid, PIDS.randbytes), lambda _: 0.0)
-
-
-def on(make_store: MakeStore, use: Callable[[Store], Awaitable[T]]) -> T:
-    """Open a store, use it, close it."""
-
-    async def main() -> T:
-        store = make_store()
-        try:
-            return await use(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(main())
 
 
 async def owners(store: Store, calls: Request) -> dict[str, bytes | None]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any, TypeAlias, TypeVar
 
 import pytest
+from tests.support.stores import on
 
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import SHARDS, shard
@@ -20,19 +21,6 @@ MakeStore: TypeAlias = Callable[[], Store]
 PID = "AAAAAAAAAAAA"
 ROW = "BBBBBBBBBBBBBBBBBBBBBBBB"
 NOT_THERE = "CCCCCCCCCCCC"
-
-
-def on(make_store: MakeStore, use: Callable[[Store], Awaitable[T]]) -> T:
-    """Open a store, use it, close it."""
-
-    async def main() -> T:
-        store = make_store()
-        try:
-            return await use(store)
-        finally:
-            await store.close()
-
-    return asyncio.run(main())
 
 
 def stored(revision: int, user: str = "u1") -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from emarsys_cdp.values.coerce import coercion
 from emarsys_cdp.values.paths import EVERY, MAX_STEPS, compile_path, compile_trait, parse_path
 from emarsys_cdp.values.text import MAX_DIGITS, decimal_text, shorten
-from emarsys_cdp.values.times import iso_time, local_date, parse_date, parse_time, zone
+from emarsys_cdp.values.times import iso_time, parse_time, zone
 
 TYPES = ["string", "numeric", "boolean", "date", "list"]
 JANUARY_6 = 1_736_157_600_000
@@ -347,17 +347,6 @@ def test_iso_time(milliseconds: int) -> None:
 
     assert len(text) == len("2025-01-06T10:00:00.000Z")
     assert parse_time(text) == milliseconds
-
-
-@pytest.mark.parametrize(
-    ("zone_name", "want"), [("UTC", "2024-12-31"), ("Europe/Berlin", "2025-01-01"), ("America/New_York", "2024-12-31")]
-)
-def test_local_date(zone_name: str, want: str) -> None:
-    """The calendar date of a moment depends on the time zone."""
-    moment = parse_date("2024-12-31T23:30:00Z", "UTC")
-    assert moment is not None
-
-    assert local_date(moment, zone_name).isoformat() == want
 
 
 @pytest.mark.parametrize("name", ["", "Europe/Atlantis", "../etc/passwd", "/etc/passwd", "CEST", "a\x00b"], ids=shown)

@@ -14,8 +14,6 @@ from emarsys_cdp_hooks import Json
 
 DELIVER, FILTERED, REFUSED = 200, 298, 400
 
-_OUTCOMES = {DELIVER: "request", FILTERED: "nothing to send", REFUSED: "refused"}
-
 
 class ShownCall(Struct, frozen=True, rename="camel"):
     """

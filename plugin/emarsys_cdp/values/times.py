@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
-_DATE_ONLY = re.compile(r"\d{4}-\d{2}-\d{2}\Z")
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999 in UTC: an offset may lead out of them."""
 
@@ -76,13 +74,3 @@ def _from_epoch(number: float) -> int | None:
 def iso_time(milliseconds: int) -> str:
     """Return `2025-01-06T10:00:00.000Z`, the only form that Emarsys takes as `event_time`."""
     return (_START + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds") + "Z"
-
-
-def is_date_only(text: str) -> bool:
-    """Tell whether the text is a date without a time."""
-    return _DATE_ONLY.match(text) is not None
-
-
-def local_date(milliseconds: int, zone_name: str) -> date:
-    """Return the calendar date in a time zone."""
-    return (_EPOCH + timedelta(milliseconds=milliseconds)).astimezone(zone(zone_name)).date()
