@@ -17,8 +17,8 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 from tests.service.test_upstream import NOWHERE, answer, answering, ask, listening
 
+from emarsys_cdp.droppable import DroppableProtocol, drop
 from emarsys_cdp.service.features import FeaturesSource, merge_features
-from emarsys_cdp.service.protocol import DroppableProtocol, drop
 from emarsys_cdp.service.upstream import Upstream
 
 STOCK = {

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from emarsys_cdp.service.protocol import DroppableProtocol
+from emarsys_cdp.droppable import DroppableProtocol
 from emarsys_cdp.service.upstream import Upstream
 from emarsys_cdp_hooks import StopAndFix
 

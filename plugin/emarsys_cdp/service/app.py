@@ -19,10 +19,10 @@ import msgspec
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
+from emarsys_cdp.droppable import drop
 from emarsys_cdp.hosts.rudderstack.decode import destination_type
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.service.operations import operations
-from emarsys_cdp.service.protocol import drop
 from emarsys_cdp_hooks import DropCall, RetryLater
 
 MAX_BODY = 256 * 1024 * 1024

@@ -2,7 +2,7 @@
 The answer of GET /features, by which the host decides how it calls us.
 
 The host takes any status but 404 for an answer, so there is none until the stock transformer gave one: see
-`emarsys_cdp.service.protocol.drop`.
+`emarsys_cdp.droppable.drop`.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from itertools import count
 
 import uvicorn
 
+from emarsys_cdp.droppable import DroppableProtocol
 from emarsys_cdp.service.app import App
 from emarsys_cdp.service.assembly import World, running
-from emarsys_cdp.service.protocol import DroppableProtocol
 from emarsys_cdp.settings import Settings
 
 STOP_SECONDS = 30
