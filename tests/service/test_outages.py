@@ -233,8 +233,8 @@ def test_a_token_of_another_secret_is_not_read() -> None:
     asyncio.run(run())
 
     assert endpoint.asked == 2
-    assert len(store.sealed) == 2
-    assert not any(TOKEN.encode() in sealed for sealed in store.sealed.values())
+    assert len(store.kept) == 2
+    assert not any(TOKEN.encode() in sealed for sealed in store.kept.values())
 
 
 async def bearer(endpoint: Endpoint, clock: Clock, *moments: float) -> list[str | int]:

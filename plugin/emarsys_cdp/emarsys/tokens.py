@@ -105,11 +105,11 @@ class Tokens:
             return known
         self._tokens[name] = token
         sealed = self._seal.close(msgspec.msgpack.encode(token), name)
-        await self._store.write_sealed(name, sealed, max(1, (token.ends - now) // 1000))
+        await self._store.keep(name, sealed, max(1, (token.ends - now) // 1000))
         return token
 
     async def _load(self, name: str) -> Token | None:
-        sealed = await self._store.read_sealed(name)
+        sealed = await self._store.read_kept(name)
         plain = None if sealed is None else self._seal.open(sealed, name)
         return None if plain is None else msgspec.msgpack.decode(plain, type=Token)
 
