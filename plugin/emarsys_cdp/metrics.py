@@ -32,6 +32,12 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
+        self._deliveries = Counter(
+            "emarsys_cdp_deliveries",
+            "Rows that we sent to Emarsys, by kind of request and what became of them.",
+            ("kind", "outcome"),
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "emarsys_cdp_http_seconds",
             "Time to answer the host.",
@@ -54,6 +60,10 @@ class Metrics:
     def count_request(self, path: str) -> None:
         """Count a request by the first part of its path: contact, contactlist, event."""
         self._of_requests(path.split("/", 1)[0]).inc()
+
+    def count_delivery(self, path: str, outcome: str) -> None:
+        """Count a row of a request that we sent, by the first part of the request's path."""
+        self._deliveries.labels(path.partition("/")[0].partition("?")[0], outcome).inc()
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""

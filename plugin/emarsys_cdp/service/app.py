@@ -31,6 +31,11 @@ MAX_BODY = 256 * 1024 * 1024
 PROCESSOR = "/v0/destinations/emarsys"
 ROUTER = "/routerTransform"
 BATCH = "/batch"
+PROXY_V1 = "/v1/destinations/emarsys/proxy"
+PROXY_V0 = "/v0/destinations/emarsys/proxy"
+BY_TYPE = (ROUTER, BATCH)
+"""Endpoints of ours whose destination type is in the body."""
+
 OPERATIONS = ("/health", "/ready", "/metrics", "/ui")
 DESTINATION_TYPE = "emarsys"
 
@@ -64,10 +69,12 @@ class App:
         self._new_id = new_id
         self._service: Service | None = None
         self._operations = operations(lambda: self._service)
-        self._own: Mapping[str, Callable[[Service, bytes], Awaitable[bytes]]] = {
+        self._own: Mapping[str, Callable[[Service, bytes], Awaitable[bytes | tuple[int, bytes]]]] = {
             PROCESSOR: lambda service, body: service.rudderstack.processor(body),
             ROUTER: lambda service, body: service.rudderstack.router(body),
             BATCH: lambda service, body: service.rudderstack.batch(body),
+            PROXY_V1: lambda service, body: service.proxy.v1(body),
+            PROXY_V0: lambda service, body: service.proxy.v0(body),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,7 +126,7 @@ class App:
             return
         try:
             body = await _read(receive)
-            if path != PROCESSOR and service.upstream is not None and destination_type(body) != DESTINATION_TYPE:
+            if path in BY_TYPE and service.upstream is not None and destination_type(body) != DESTINATION_TYPE:
                 send.untouched = True
                 await service.upstream.forward(scope, receive, send, body)
                 return
@@ -136,7 +143,8 @@ class App:
             _log.exception("request_failed", path=path)
             await _refuse(send, 503, f"a fault of emarsys-cdp ({type(error).__name__})", _RETRY)
         else:
-            await _send(send, 200, reply, (_VERSION,))
+            status, answer = reply if isinstance(reply, tuple) else (200, reply)
+            await _send(send, status, answer, (_VERSION,))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
