@@ -42,7 +42,7 @@ BUSY: Final = "another request for the same contact is under way"
 
 class Parcel(Struct, frozen=True):
     """
-    A request to deliver for a space. *origins* tells for each row where it comes from, as far as that is known.
+    A request to deliver for a space: for each row the name of its contact, and where it comes from.
 
     *signed* are headers made earlier, for credentials that are not known any more. *maps* are the space's data maps.
     """
@@ -50,6 +50,7 @@ class Parcel(Struct, frozen=True):
     space: str
     credentials: Credentials
     request: Request
+    contacts: tuple[str, ...]
     origins: tuple[RowOrigin, ...]
     maps: tuple[CompiledMap, ...] = ()
     signed: Mapping[str, str] | None = None
@@ -71,7 +72,7 @@ class Deliverer:
             StoreUnavailable: the store is out of order; nothing was sent.
 
         """
-        names = [origin.name for origin in parcel.origins]
+        names = parcel.contacts
         hold = self._leases.hold(milliseconds=int((patience + ANSWERS * self._sender.seconds) * 1000))
         run = _Run(parcel, self._sender, hold, patience)
         try:

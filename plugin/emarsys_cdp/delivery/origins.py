@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from emarsys_cdp.delivery.pairing import Pairing, Pairings
+from emarsys_cdp.delivery.pairing import Pairing
 from emarsys_cdp.delivery.parcel import RowOrigin
-from emarsys_cdp.emarsys.reply_rows import rows_of
 from emarsys_cdp.pipeline import Outgoing, Subject
-from emarsys_cdp_hooks import Call, Request
+from emarsys_cdp_hooks import Call
 
 
 def pairings_of(
-    space: str,
     outgoing: Outgoing,
     calls: Mapping[int, Call],
     jobs: Mapping[int, int],
     subjects: Mapping[int, Subject],
-    names: Pairings,
+    name: Callable[[Sequence[int], str, str, Sequence[str]], str],
 ) -> list[tuple[str, Pairing]]:
     """
     Return the pairing of each request of an outgoing, with its name.
 
-    *calls*, *jobs* (the host's numbers) and *subjects* are by the calls' index. There is none when an extension has
-    built requests in which nobody can find a call's row.
+    *calls*, *jobs* (the host's numbers) and *subjects* are by the calls' index; *name* makes a name of jobs, method,
+    address and the keys of the rows. There is none when an extension has built requests of other numbers of actions;
+    where one has built other rows, they have another name and are not found.
     """
     if any(len(subjects[index].keys) != len(outgoing.requests) for index in outgoing.calls):
         return []
@@ -31,28 +30,23 @@ def pairings_of(
     named: list[str] = []
     found: list[tuple[str, Pairing]] = []
     for position, request in enumerate(outgoing.requests):
-        keys = rows_of(Request(request.method, request.path, request.body))
-        name = names.name(space, numbers, request.method, request.url, keys)
-        rows = _origins(space, position, [(calls[one], jobs[one], subjects[one]) for one in outgoing.calls], names)
-        found.append((name, Pairing(rows, tuple(named), more=position < len(outgoing.requests) - 1)))
-        named.append(name)
+        rows = _rows(position, [(calls[one], jobs[one], subjects[one]) for one in outgoing.calls])
+        of_request = name(numbers, request.method, request.url, list(rows))
+        more = position < len(outgoing.requests) - 1
+        found.append((of_request, Pairing(tuple(rows.values()), tuple(named), more)))
+        named.append(of_request)
     return found
 
 
-def _origins(
-    space: str, position: int, sources: Sequence[tuple[Call, int, Subject]], names: Pairings
-) -> tuple[RowOrigin, ...]:
-    """Return where the rows of the *position*-th request come from, of calls with their jobs and subjects."""
+def _rows(position: int, sources: Sequence[tuple[Call, int, Subject]]) -> dict[str, RowOrigin]:
+    """Return the rows of the *position*-th request by their keys; the calls of one contact share a row."""
     found: dict[str, RowOrigin] = {}
     for call, job, subject in sources:
-        row = names.row(space, subject.keys[position])
-        known = found.get(row) or RowOrigin(row, subject.pid)
-        version = (call.event_time, call.message_id)
-        found[row] = RowOrigin(row, known.pid, (*known.versions, version), (*known.jobs, job))
-    return tuple(found.values())
-
-
-def aligned(names: Sequence[str], origins: Sequence[RowOrigin]) -> tuple[RowOrigin, ...]:
-    """Return the origin of each row by the names of their keys; a row without one is of nobody."""
-    known = {origin.name: origin for origin in origins}
-    return tuple([known.get(name) or RowOrigin(name, None) for name in names])
+        key, version = subject.keys[position], (call.event_time, call.message_id)
+        known = found.get(key)
+        found[key] = (
+            RowOrigin(subject.pid, (version,), (job,))
+            if known is None
+            else RowOrigin(known.pid, (*known.versions, version), (*known.jobs, job))
+        )
+    return found

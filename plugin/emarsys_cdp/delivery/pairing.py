@@ -2,22 +2,26 @@
 Whose row is whose: what the host's delivery request does not say, kept from when its rows were made.
 
 The host sends a request and the numbers of its jobs, and wants one answer for each job. Which row is of which job is
-kept under a hash of both for a day - and only in spaces whose host has ever asked us to deliver.
+kept under a hash of both for a day - but not in spaces whose host sends by itself, as far as we know.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+import structlog
 from msgspec import Struct
 
 from emarsys_cdp.delivery.parcel import RowOrigin
-from emarsys_cdp.store import Store
+from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 
 T = TypeVar("T")
+
+_log = structlog.get_logger("emarsys_cdp.delivery")
 
 KEPT_SECONDS: Final = 24 * 3600
 """Longest time between making a request and its delivery for which its rows are known."""
@@ -25,8 +29,14 @@ KEPT_SECONDS: Final = 24 * 3600
 DONE_SECONDS: Final = 600
 """Rows of a request that is delivered are kept for its repetition after a lost answer."""
 
-WANTED_SECONDS: Final = 30 * 24 * 3600
+FIRST_MILLISECONDS: Final = 24 * 3600 * 1000
+"""In the first day of a space nobody knows yet whether its host asks us to deliver, so its rows are kept."""
+
+BELIEVED_MILLISECONDS: Final = 30 * 24 * 3600 * 1000
 """A space whose host has asked us to deliver is believed to do so again for this long."""
+
+USE_SECONDS: Final = 400 * 24 * 3600
+"""How a space is used is forgotten after this long."""
 
 LOOK_MILLISECONDS: Final = 30_000
 """A worker learns after this long at the latest that another one was asked to deliver."""
@@ -34,6 +44,16 @@ LOOK_MILLISECONDS: Final = 30_000
 
 MARK_MILLISECONDS: Final = 24 * 3600 * 1000
 """What is believed of a space is said again once a day."""
+
+
+class _Use(Struct, frozen=True, array_like=True):
+    """How a space is used: the ms since 1970 when it was first seen, and when its host last asked us to deliver."""
+
+    since: int = 0
+    delivers: int = 0
+
+    def wanted(self, now: int) -> bool:
+        return now < self.since + FIRST_MILLISECONDS or now < self.delivers + BELIEVED_MILLISECONDS
 
 
 class Verdicts(Struct, frozen=True, array_like=True):
@@ -61,38 +81,58 @@ class Pairings:
         self._store = store
         self._namer = namer
         self._clock = clock
-        self._wanted: set[str] = set()
+        self._uses: dict[str, _Use] = {}
         self._look_again: dict[str, int] = {}
-        self._mark_again: dict[str, int] = {}
+        self._writing: dict[str, tuple[Pairing, asyncio.Task[None]]] = {}
 
     async def wanted(self, space: str) -> bool:
-        """Tell whether the host of a space asks us to deliver; raises `StoreUnavailable`."""
+        """Tell whether the host of a space may ask us to deliver; raises `StoreUnavailable`."""
         now = self._clock()
-        if space not in self._wanted and self._look_again.get(space, 0) <= now:
-            self._look_again[space] = now + LOOK_MILLISECONDS
-            if await self._store.read_kept(self._marker(space)) is not None:
-                self._wanted.add(space)
-        return space in self._wanted
+        use = self._uses.get(space)
+        if use is None or self._look_again[space] <= now:
+            use = await self._use(space, now)
+        return use.wanted(now)
+
+    async def _use(self, space: str, now: int) -> _Use:
+        """Return how a space is used, as the store has it; a space that it does not know begins now."""
+        stored = await self._store.read_kept(self._marker(space))
+        use = _decoded(stored, _Use) or self._uses.get(space) or _Use(since=now)
+        if stored is None:
+            await self._store.keep(self._marker(space), msgspec.msgpack.encode(use), USE_SECONDS)
+        self._uses[space], self._look_again[space] = use, now + LOOK_MILLISECONDS
+        return use
 
     async def want(self, space: str) -> None:
         """Remember, for all workers, that the host of a space asks us to deliver; raises `StoreUnavailable`."""
         now = self._clock()
-        if self._mark_again.get(space, 0) <= now:
-            await self._store.keep(self._marker(space), b"1", WANTED_SECONDS)
-            self._mark_again[space] = now + MARK_MILLISECONDS
-            self._wanted.add(space)
+        use = self._uses.get(space) or await self._use(space, now)
+        if use.delivers + MARK_MILLISECONDS <= now:
+            use = self._uses[space] = _Use(use.since, delivers=now)
+            await self._store.keep(self._marker(space), msgspec.msgpack.encode(use), USE_SECONDS)
 
     def _marker(self, space: str) -> str:
-        return self._namer(space, "delivers", "")
+        return self._namer(space, "use", "")
 
-    def row(self, space: str, key: str) -> str:
+    def contact(self, space: str, key: str) -> str:
         """Return the name of the contact with a key."""
-        return self._namer(space, "row", key)
+        return self._namer(space, "contact", key)
 
     def name(self, space: str, jobs: Sequence[int], method: str, endpoint: str, keys: Sequence[str]) -> str:
         """Return the name of the pairing of a request: a hash of its jobs, its address and the keys of its rows."""
-        parts = (method, endpoint, *map(str, sorted(jobs)), "", *sorted(keys))
+        parts = (method, endpoint, *map(str, sorted(jobs)), "", *keys)
         return self._namer(space, "request", "\0".join(parts))
+
+    def keep_soon(self, name: str, pairing: Pairing) -> None:
+        """Keep a pairing without waiting for it: where it is not kept, the request's jobs come one by one."""
+        self._writing[name] = pairing, asyncio.create_task(self._keep(name, pairing))
+
+    async def _keep(self, name: str, pairing: Pairing) -> None:
+        try:
+            await self.keep(name, pairing)
+        except StoreUnavailable as error:
+            _log.warning("rows_not_kept", reason=str(error))
+        finally:
+            self._writing.pop(name, None)
 
     async def keep(self, name: str, pairing: Pairing, seconds: int = KEPT_SECONDS) -> None:
         """Keep a pairing; raises `StoreUnavailable`."""
@@ -100,7 +140,8 @@ class Pairings:
 
     async def find(self, name: str) -> Pairing | None:
         """Return a pairing, None when there is none (any more); raises `StoreUnavailable`."""
-        return _decoded(await self._store.read_kept(name), Pairing)
+        writing = self._writing.get(name)
+        return _decoded(await self._store.read_kept(name), Pairing) if writing is None else writing[0]
 
     async def keep_verdicts(self, space: str, name: str, verdicts: Verdicts) -> None:
         """Keep what became of jobs until the last request of their output is delivered."""

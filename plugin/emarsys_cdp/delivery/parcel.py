@@ -14,12 +14,11 @@ class RowOrigin(Struct, frozen=True, array_like=True):
     """
     Where a row of a request comes from.
 
-    *name* is the hash of its key, *pid* the person's profile, *versions* those of the calls that it carries, *jobs*
-    the host's numbers of them.
+    *pid* is the person's profile (None: unknown), *versions* are those of the calls that it carries, *jobs* the host's
+    numbers of them.
     """
 
-    name: str
-    pid: str | None
+    pid: str | None = None
     versions: tuple[Version, ...] = ()
     jobs: tuple[int, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -143,13 +144,14 @@ class RudderStack:
         try:
             if not answer.outgoing or not await self._pairings.wanted(space):
                 return
-            calls, subjects = {call.index: call for call in group.calls}, answer.subjects()
-            numbers = {index: job.jobId for index in calls if (job := jobs[index].metadata) is not None}
-            for outgoing in answer.outgoing:
-                for name, pairing in pairings_of(space, outgoing, calls, numbers, subjects, self._pairings):
-                    await self._pairings.keep(name, pairing)
         except StoreUnavailable as error:  # the jobs come one by one then
             _log.warning("rows_not_kept", space=space, reason=str(error))
+            return
+        calls, subjects = {call.index: call for call in group.calls}, answer.subjects()
+        numbers = {index: job.jobId for index in calls if (job := jobs[index].metadata) is not None}
+        for outgoing in answer.outgoing:
+            for name, pairing in pairings_of(outgoing, calls, numbers, subjects, partial(self._pairings.name, space)):
+                self._pairings.keep_soon(name, pairing)
 
     def _take(self, body: bytes, *, array: bool) -> tuple[Sequence[Job], list[_Group], Settled]:
         """

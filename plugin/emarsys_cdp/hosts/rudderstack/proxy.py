@@ -15,7 +15,6 @@ import structlog
 
 from emarsys_cdp.credentials import Credentials, OAuth, Secret, Wsse
 from emarsys_cdp.delivery.deliverer import Deliverer, Parcel
-from emarsys_cdp.delivery.origins import aligned
 from emarsys_cdp.delivery.pairing import DONE_SECONDS, Pairing, Pairings, Verdicts
 from emarsys_cdp.delivery.parcel import RowOrigin, Sent
 from emarsys_cdp.document.compile import CompiledSpace
@@ -93,16 +92,17 @@ class Proxy:
         numbers = [job.id for job in delivery.jobs]
         name = self._pairings.name(delivery.space, numbers, delivery.request.method, delivery.endpoint, keys)
         pairing = await self._pairings.find(name)
+        if pairing is not None and len(pairing.rows) != len(keys):
+            pairing = None
         if pairing is None and len(numbers) > 1 and not one_for_all:
             self._metrics.count_warning("rows_unknown")
             reason = "nobody knows any more which row is of which job; each is sent alone"
             return [JobAnswer(RETRY, reason, alone=True)] * len(numbers)
-        origins = aligned(
-            [self._pairings.row(delivery.space, key) for key in keys], () if pairing is None else pairing.rows
-        )
+        origins = (RowOrigin(),) * len(keys) if pairing is None else pairing.rows
+        contacts = tuple([self._pairings.contact(delivery.space, key) for key in keys])
         signed = None if space is not None else delivery.signed
         maps = () if space is None else space.maps
-        parcel = Parcel(delivery.space, credentials, delivery.request, origins, maps, signed)
+        parcel = Parcel(delivery.space, credentials, delivery.request, contacts, origins, maps, signed)
         sent = await self._deliverer.deliver(parcel, PATIENCE)
         self._count(delivery, sent)
         answers = self._by_job(numbers, origins, sent, known=pairing is not None)
