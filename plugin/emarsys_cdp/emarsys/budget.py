@@ -110,7 +110,7 @@ def reserve(budget: Budget, space: str, now: int) -> tuple[Budget, Granted | Wai
     second = (now + FLIGHT) // 1000
     half_open = budget.failures >= BREAK_AFTER
     granted = replace(
-        _with(budget, replace(mine, sent=_counted(mine.sent, second, 1), refused=0)),
+        _with(budget, replace(mine, sent=_counted(mine.sent, second, 1))),
         granted=budget.granted + 1,
         left=None if budget.left is None else budget.left - 1,
         probe_until=now + FLIGHT if half_open else 0,
