@@ -19,7 +19,7 @@ from emarsys_cdp.delivery.parcel import RowOrigin, Sent
 from emarsys_cdp.document.compile import CompiledMap
 from emarsys_cdp.emarsys.client import NoAnswer, NotSent
 from emarsys_cdp.emarsys.outcomes import Retry
-from emarsys_cdp.emarsys.rows import fields_of, part_of
+from emarsys_cdp.emarsys.rows import fields_of, key_field, part_of
 from emarsys_cdp.emarsys.sender import Sender
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.record import Record, UnreadableRecord, unpack
@@ -80,7 +80,9 @@ class Deliverer:
             free = [row for row, name in enumerate(names) if name in hold.names]
             await run.send(free, await self._overtaken(parcel, free))
         finally:
-            if not run.unanswered:  # else a late request of ours could still overwrite what is sent next
+            if run.unanswered:  # our request may still be processed: it must not overwrite what is sent next
+                await hold.keep(int(ANSWERS * self._sender.seconds * 1000))
+            else:
                 await hold.release()
         return [run.sent.get(row) or Sent(Retry(BUSY, lasting=True)) for row in range(len(names))]
 
@@ -93,11 +95,16 @@ class Deliverer:
         stored = await self._store.read_records(pids) if pids else []
         records = {pid: record for pid, packed in zip(pids, stored, strict=True) if (record := _record(packed))}
         found = {
-            row: overtaken(list(fields_of(parcel.request, row)), parcel.origins[row], parcel.maps, records[pid].values)
+            row: overtaken(_fields(parcel.request, row), parcel.origins[row], parcel.maps, records[pid].values)
             for row, pid in known.items()
             if pid in records
         }
         return {row: fields for row, fields in found.items() if fields}
+
+
+def _fields(request: Request, row: int) -> list[str]:
+    """Return the fields that a row sets; its key says whose they are and is never left out."""
+    return [name for name in fields_of(request, row) if name != key_field(request)]
 
 
 class _Run:

@@ -66,6 +66,13 @@ class Hold:
         """Keep the contacts for another time; raises `StoreUnavailable`."""
         await self._store.lease(sorted(self.names), self._holder, self._milliseconds)
 
+    async def keep(self, milliseconds: int) -> None:
+        """Give the contacts back after a time, by themselves."""
+        try:
+            await self._store.lease(sorted(self.names), self._holder, milliseconds)
+        except StoreUnavailable as error:  # then they are free after the time that they were taken for
+            _log.warning("contacts_not_released", contacts=len(self.names), reason=str(error))
+
     async def release(self) -> None:
         """Give the contacts back; when the store is out of order they are free after their time."""
         try:

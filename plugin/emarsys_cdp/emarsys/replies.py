@@ -8,7 +8,7 @@ by a guess. Each reason says what was not done, why, and what Emarsys wrote.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from msgspec import Struct
 
@@ -53,7 +53,7 @@ SERVER_ERROR = 500
 
 _CREDENTIALS = "in Emarsys under Management > Security Settings > API Credentials"
 _DOUBT = "Emarsys reports an error under a value that is not certainly one of those sent"
-_SHOWN_ERRORS = 3
+_SHOWN_TEXTS = 3
 _CONFIRMED = (Kind.UPSERT, Kind.CREATE, Kind.TRIGGER)
 """Kinds of requests whose replies list the contacts that were done."""
 
@@ -185,34 +185,31 @@ def _refused(rows: Rows, error: RowError, meaning: Meaning | None = None) -> Ver
     if meaning.blame is not Blame.SETTING and len(rows) > 1:
         why = f"Emarsys refused the {len(rows)} contacts of {rows.address} together: {why}"
         return Verdict(_all_again(rows, why), divisible=True)
-    outcomes = tuple([_outcome(rows, position, [(meaning, error)]) for position in range(len(rows))])
-    return Verdict(outcomes, missing=_missing(outcomes, {0: [error]}) if len(rows) == 1 else ())
+    outcomes = {key: _outcome(rows, key, [(meaning, error)]) for key in rows.values}
+    return _verdict(rows, outcomes, {rows.keys[0]: [error]} if len(rows) == 1 else {})
 
 
 def _judged(rows: Rows, report: Report) -> Verdict:
-    """Judge row by row: its own errors, those that may be its own, the number of contacts that Emarsys confirms."""
-    own: dict[int, list[RowError]] = {}
-    suspects: set[int] = set()
+    """Judge rows by their own errors, those that may be their own, and the number of contacts Emarsys confirms."""
+    own: dict[str, list[RowError]] = {}
+    doubtful: list[str | None] = []
     for error in report.errors:
-        key = None if error.key == NO_KEY and len(rows) > 1 else error.key
-        certain = rows.certain(key)
-        for position in certain:
-            own.setdefault(position, []).append(error)
-        if not certain:
-            suspects.update(rows.possible(key))
-    suspects -= own.keys()
-    clean = [position for position in range(len(rows)) if position not in own and position not in suspects]
-    outcomes: dict[int, Outcome] = dict(_clean(rows, report, clean))
-    for position, errors in own.items():
-        outcomes[position] = _outcome(rows, position, [(_meaning(rows, error), error) for error in errors])
-    for position in suspects:
-        outcomes[position] = Retry(_cut(f"{rows.failure(position)}, perhaps: {_DOUBT}"))
-    in_order = tuple([outcomes[position] for position in range(len(rows))])
-    nothing_taken = not any(isinstance(outcome, Delivered) for outcome in in_order)
-    return Verdict(in_order, divisible=len(suspects) > 1 and nothing_taken, missing=_missing(in_order, own))
+        written = None if error.key == NO_KEY and len(rows) > 1 else error.key
+        key = rows.certain(written)
+        if key is None:
+            doubtful.append(written)
+        else:
+            own.setdefault(key, []).append(error)
+    outcomes: dict[str, Outcome] = {
+        key: _outcome(rows, key, [(_meaning(rows, error), error) for error in errors]) for key, errors in own.items()
+    }
+    suspects = rows.possible(doubtful) - own.keys()
+    outcomes |= {key: Retry(_cut(f"{rows.failure(key)}, perhaps: {_DOUBT}")) for key in suspects}
+    outcomes |= _clean(rows, report, [key for key in rows.values if key not in outcomes])
+    return _verdict(rows, outcomes, own, suspects)
 
 
-def _clean(rows: Rows, report: Report, positions: Sequence[int]) -> Iterator[tuple[int, Outcome]]:
+def _clean(rows: Rows, report: Report, keys: Sequence[str]) -> dict[str, Outcome]:
     """
     Judge the rows about which there is no error.
 
@@ -220,33 +217,48 @@ def _clean(rows: Rows, report: Report, positions: Sequence[int]) -> Iterator[tup
     was, except that an event which is connected to nothing triggers nobody. If it has fewer than there should be,
     nobody can tell whose is missing or whether two rows are one contact: that is worth a note and no more.
     """
-    if report.confirmed == 0 and rows.kind in _CONFIRMED and not report.unconnected:
-        for position in positions:
-            yield position, Retry(_cut(f"{rows.failure(position)}: Emarsys confirms no contact and names no error"))
-        return
+    confirmed = report.confirmed if rows.kind in _CONFIRMED else None
+    if confirmed == 0 and not report.unconnected:
+        why = "Emarsys confirms no contact and names no error"
+        return {key: Retry(_cut(f"{rows.failure(key)}: {why}")) for key in keys}
     general = ["the external event is connected to no active program and no e-mail in Emarsys"] * report.unconnected
-    expected = len({rows.keys[position] for position in positions})
-    if rows.kind in _CONFIRMED and report.confirmed is not None and 0 < report.confirmed < expected:
-        general.append(f"Emarsys confirms only {report.confirmed} of {expected} contacts and names no error")
-    own: dict[int, list[str]] = {}
+    if confirmed and confirmed < len(keys):
+        general.append(f"Emarsys confirms only {confirmed} of {len(keys)} contacts and names no error")
+    own: dict[str, list[str]] = {}
     for warning in report.warnings:
-        text = f"Emarsys warns{_quoted(warning)}"
-        certain = rows.certain(warning.key)
-        for position in certain:
-            own.setdefault(position, []).append(text)
-        if not certain:
+        key, text = rows.certain(warning.key), f"Emarsys warns{_quoted(warning)}"
+        if key is None:
             general.append(f"{text} about the request")
-    for position in positions:
-        yield position, Delivered(_cut("; ".join(dict.fromkeys([*own.get(position, ()), *general]))))
+        else:
+            own.setdefault(key, []).append(text)
+    return {key: Delivered(_joined([*own.get(key, ())[:_SHOWN_TEXTS], *general[:_SHOWN_TEXTS]])) for key in keys}
 
 
-def _outcome(rows: Rows, position: int, said: Sequence[tuple[Meaning, RowError]]) -> Outcome:
+def _verdict(
+    rows: Rows, outcomes: Mapping[str, Outcome], own: Mapping[str, Sequence[RowError]], suspects: Set[str] = frozenset()
+) -> Verdict:
+    """Put the outcomes of key values in the order of the rows."""
+    missing = [
+        position
+        for position, key in enumerate(rows.keys)
+        if key in own and isinstance(outcomes[key], Dropped) and all(one.code == NO_CONTACT for one in own[key])
+    ]
+    nothing_taken = not any(isinstance(outcome, Delivered) for outcome in outcomes.values())
+    return Verdict(
+        outcomes=tuple([outcomes[key] for key in rows.keys]),
+        divisible=nothing_taken and sum(key in suspects for key in rows.keys) > 1,
+        missing=tuple(missing),
+    )
+
+
+def _outcome(rows: Rows, key: str, said: Sequence[tuple[Meaning, RowError]]) -> Outcome:
     """Judge a row by all that is said about it: one permanent error is enough to drop it."""
     if rows.kind is Kind.DELETE and all(error.code == NO_CONTACT for _, error in said):
         return Delivered("there was nothing to delete: Emarsys has no contact with this value")
     permanent = [one for one in said if one[0].blame in (Blame.ROW, Blame.SETTING)]
-    words = [f"{_words(rows, meaning)}{_quoted(error)}" for meaning, error in permanent or said]
-    reason = _cut(f"{rows.failure(position)}: {'; '.join(dict.fromkeys(words[:_SHOWN_ERRORS]))}")
+    shown = (permanent or said)[:_SHOWN_TEXTS]
+    why = _joined([f"{_words(rows, meaning)}{_quoted(error)}" for meaning, error in shown])
+    reason = _cut(f"{rows.failure(key)}: {why}")
     return Dropped(reason) if permanent else Retry(reason)
 
 
@@ -256,14 +268,6 @@ def _meaning(rows: Rows, error: RowError) -> Meaning:
     if meaning.blame is Blame.RACE and rows.kind is not Kind.UPSERT:
         return Meaning(Blame.ROW, "there is already a contact with this value in field {field}")
     return meaning
-
-
-def _missing(outcomes: Sequence[Outcome], own: Mapping[int, Sequence[RowError]]) -> tuple[int, ...]:
-    return tuple(
-        position
-        for position in sorted(own)
-        if isinstance(outcomes[position], Dropped) and all(error.code == NO_CONTACT for error in own[position])
-    )
 
 
 def _all_again(rows: Rows, why: str, *, at: int | None = None, lasting: bool = False) -> tuple[Outcome, ...]:
@@ -284,6 +288,10 @@ def _quoted_to_all(rows: Rows, error: RowError) -> str:
 
 def _words(rows: Rows, meaning: Meaning) -> str:
     return meaning.words.format(field=rows.field, list=rows.contact_list)
+
+
+def _joined(texts: Sequence[str]) -> str:
+    return _cut("; ".join(dict.fromkeys(texts)))
 
 
 def _cut(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -30,6 +31,9 @@ VALUE_BYTES = 4096
 
 ID_BYTES = 128
 """Bytes of the list of ids that are read for each row of the request."""
+
+ERRORS_PER_ROW = 8
+"""Errors that are read for each row of the request, on average."""
 
 SPARE_ROWS = 16
 """Rows by which a reply may be longer than its request before it counts as unreadable."""
@@ -139,9 +143,12 @@ def read_report(data: Raw, rows: int, lists: bool = False) -> Report:
         raise UnreadableError("its data is neither an object nor empty")
     inner = _decode(data, _Data)
     rows += SPARE_ROWS
+    errors = tuple(islice(_errors(inner.errors, ROW_BYTES * rows), ERRORS_PER_ROW * rows + 1))
+    if len(errors) > ERRORS_PER_ROW * rows:
+        raise UnreadableError("its errors are too many")
     return Report(
-        errors=tuple(_errors(inner.errors, ROW_BYTES * rows)),
-        warnings=_warnings(inner.warnings, ROW_BYTES * rows),
+        errors=errors,
+        warnings=_warnings(inner.warnings, rows),
         confirmed=_count(inner.ids, ID_BYTES * rows),
         unconnected=_is_unconnected(_lenient(inner.connected_to)),
     )
@@ -252,11 +259,11 @@ def _code_name(name: str) -> int | None:
     return code if code is not None and code >= _LEAST_CODE else None
 
 
-def _warnings(raw: Raw, most: int) -> tuple[RowError, ...]:
+def _warnings(raw: Raw, rows: int) -> tuple[RowError, ...]:
     """Return the warnings; their shape is not documented, so they are read like errors, and a text is one too."""
     if _first(raw) in (b"{", b"["):
         try:
-            return tuple(_errors(raw, most))
+            return tuple(islice(_errors(raw, ROW_BYTES * rows), rows))
         except UnreadableError:
             return (RowError(None, None, ""),)
     text = _lenient(raw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from enum import Enum, auto
 from functools import cached_property
 from typing import Any
@@ -62,7 +62,7 @@ _FAILURES: Mapping[Kind, str] = {
 
 
 class Rows:
-    """The rows of one request; *keys* are their key values in order."""
+    """The rows of one request; *keys* are their key values in order, *values* the same without repetitions."""
 
     def __init__(self, request: Request) -> None:
         self._path = request.path.partition("?")[0].strip("/")
@@ -74,9 +74,7 @@ class Rows:
             "" if len(self._parts) < _WITH_NUMBER else self._parts[2]
         )
         self.keys = tuple(_keys(self.kind, body, self._key_field))
-        self._by_key: dict[str, list[int]] = {}
-        for position, key in enumerate(self.keys):
-            self._by_key.setdefault(key, []).append(position)
+        self.values: Set[str] = dict.fromkeys(self.keys).keys()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -96,26 +94,30 @@ class Rows:
         """Method and path as messages show them, without parameters."""
         return f"{self._parts[0]} {_shown(self._path)}"
 
-    def certain(self, key: str | None) -> Sequence[int]:
+    def certain(self, written: str | None) -> str | None:
         """
-        Return the positions of the rows that a key value in a reply is certainly about, none if that is open.
+        Return the key value that a reply is certainly about, None if that is open.
 
-        Emarsys writes the value as it was sent. A value that no row has may differ from it in case and surrounding
-        space only; it counts if a single value of the request is like that.
+        Emarsys writes the value as it was sent. What no row has may differ from it in case and surrounding space
+        only; it counts if a single value of the request is like that.
         """
-        if key is None or key in self._by_key:
-            return () if key is None else self._by_key[key]
-        alike = self._alike.get(_folded(key), ())
-        return self._by_key[alike[0]] if len(alike) == 1 else ()
+        if written is None or written in self.values:
+            return written
+        alike = self._alike.get(_folded(written), ())
+        return alike[0] if len(alike) == 1 else None
 
-    def possible(self, key: str | None) -> Sequence[int]:
-        """Return the positions of the rows that a key value can be about which is certainly about none."""
-        alike = () if key is None else self._alike.get(_folded(key), ())
-        return [position for one in alike for position in self._by_key[one]] or range(len(self))
+    def possible(self, written: Iterable[str | None]) -> Set[str]:
+        """Return the key values that a reply can be about which is not certainly about one: look-alikes, else all."""
+        found: set[str] = set()
+        for folded in {None if one is None else _folded(one) for one in written}:
+            alike = () if folded is None else self._alike.get(folded, ())
+            if not alike:
+                return self.values
+            found.update(alike)
+        return found
 
-    def failure(self, position: int) -> str:
-        """Return in words what was not done for a row."""
-        key = self.keys[position]
+    def failure(self, key: str) -> str:
+        """Return in words what was not done for the rows with a key value."""
         contact = f"contact {shorten(key)}" if key else f"a contact without a value in field {self.field}"
         number = "" if len(self._parts) < _WITH_NUMBER else _shown(self._parts[2])
         return _FAILURES[self.kind].format(contact=contact, number=number, request=self.address)
@@ -123,7 +125,7 @@ class Rows:
     @cached_property
     def _alike(self) -> Mapping[str, Sequence[str]]:
         alike: dict[str, list[str]] = {}
-        for key in self._by_key:
+        for key in self.values:
             alike.setdefault(_folded(key), []).append(key)
         return alike
 

@@ -17,6 +17,11 @@ def fields_of(request: Request, row: int) -> Mapping[str, Json]:
     return found if isinstance(found, Mapping) else {}
 
 
+def key_field(request: Request) -> str:
+    """Return the id of the field that holds the rows' keys; without one Emarsys takes the e-mail address."""
+    return key_text(request.body.get("key_id")) or EMAIL_FIELD
+
+
 def part_of(request: Request, rows: Sequence[int], left_out: Mapping[int, frozenset[str]] | None = None) -> Request:
     """
     Return the request with these rows only, and without the fields in *left_out* of some of them.
@@ -35,7 +40,7 @@ def _list_name(request: Request) -> str | None:
     body = request.body
     names = ["contacts", "external_ids"]
     if request.path.startswith("contact/delete"):
-        names.insert(0, key_text(body.get("key_id")) or EMAIL_FIELD)
+        names.insert(0, key_field(request))
     return next((name for name in names if isinstance(body.get(name), list) and body[name]), None)
 
 

@@ -22,7 +22,7 @@ from emarsys_cdp.emarsys.budget import Granted, Report, Wait
 from emarsys_cdp.emarsys.budgets import Budgets
 from emarsys_cdp.emarsys.client import Client
 from emarsys_cdp.emarsys.replies import Reply, Verdict, read_reply
-from emarsys_cdp.emarsys.signing import Signer, endpoint
+from emarsys_cdp.emarsys.signing import JSON, Signer, endpoint
 from emarsys_cdp.emarsys.tokens import SENT_AT_ONCE
 from emarsys_cdp.store import StoreUnavailable
 from emarsys_cdp_hooks import Request, RetryLater
@@ -85,7 +85,7 @@ class Sender:
 
         """
         if signed is not None:
-            return await self._send_once(space, credentials, request, patience, signed)
+            return await self._send_once(space, credentials, request, patience, {**JSON, **signed})
         headers = await self._signer.sign(credentials, SENT_AT_ONCE)
         answered = await self._send_once(space, credentials, request, patience, headers)
         if answered.verdict.unauthorized and isinstance(credentials, OAuth):

@@ -8,7 +8,9 @@ from typing import Final, Protocol
 from emarsys_cdp.credentials import Credentials, OAuth
 from emarsys_cdp.emarsys.headers import NONCE_BYTES, wsse_header
 
-_JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"}
+JSON: Final = {"Content-Type": "application/json", "Accept": "application/json"}
+"""Headers of every request, GET included (API conventions)."""
+
 _BEARER: Final = "Bearer "
 
 
@@ -37,10 +39,10 @@ class Signer:
 
         """
         if isinstance(credentials, OAuth):
-            bearer = {**_JSON, "Authorization": _BEARER + await self._tokens.token(credentials)}
+            bearer = {**JSON, "Authorization": _BEARER + await self._tokens.token(credentials)}
             return lambda: bearer
         return lambda: {
-            **_JSON,
+            **JSON,
             "X-WSSE": wsse_header(credentials, self._random_bytes(NONCE_BYTES), self._clock()),
         }
 
@@ -59,7 +61,7 @@ class Signer:
         if not isinstance(credentials, OAuth):
             return (await self.prepare(credentials))()
         old = None if refused is None else refused["Authorization"].removeprefix(_BEARER)
-        return {**_JSON, "Authorization": _BEARER + await self._tokens.token(credentials, left, old)}
+        return {**JSON, "Authorization": _BEARER + await self._tokens.token(credentials, left, old)}
 
 
 def endpoint(api_base: str, credentials: Credentials, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from emarsys_cdp.store import Claim, Commit
@@ -9,14 +10,14 @@ from emarsys_cdp.store.record import HEADER_BYTES, header
 
 
 class MemoryStore:
-    """A `Store` in dictionaries. What has a limited time elsewhere stays until the process ends."""
+    """A `Store` in dictionaries. What is kept for some seconds elsewhere stays until the process ends."""
 
     def __init__(self) -> None:
         self.rows: dict[str, bytes] = {}
         self.records: dict[str, bytes] = {}
         self.kept: dict[str, bytes] = {}
         self.cells: dict[str, bytes] = {}
-        self.leases: dict[str, str] = {}
+        self.leases: dict[str, tuple[str, float]] = {}
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of identifier rows."""
@@ -70,14 +71,22 @@ class MemoryStore:
         self.cells[name] = new
         return True
 
-    async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:  # noqa: ARG002
-        """Take names until they are given back: a process that ends takes this store with it."""
-        return [self.leases.setdefault(name, holder) == holder for name in names]
+    async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
+        """Take names for a time, unless somebody else has them."""
+        return [self._lease(name, holder, milliseconds / 1000) for name in names]
+
+    def _lease(self, name: str, holder: str, seconds: float) -> bool:
+        now = time.monotonic()
+        current, until = self.leases.get(name, (holder, now))
+        if current != holder and until > now:
+            return False
+        self.leases[name] = holder, now + seconds
+        return True
 
     async def release(self, names: Sequence[str], holder: str) -> None:
         """Give names back."""
         for name in names:
-            if self.leases.get(name) == holder:
+            if self.leases.get(name, ("", 0.0))[0] == holder:
                 del self.leases[name]
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
