@@ -88,7 +88,7 @@ def test_a_transform_takes_post_only(path: str, method: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/favicon.ico", "/health/", "/deleteUsers", "/customTransform", "/v0/destinations/webhook",
+        "/", "/favicon.ico", "/health/", "/deleteUsers/", "/customTransform", "/v0/destinations/webhook",
         "/v1/destinations/webhook/proxy", "/v0/destinations/emarsys/", "/routerTransform/x", "/ROUTERTRANSFORM",
     ],
 )  # fmt: skip

@@ -21,6 +21,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from emarsys_cdp.droppable import drop
 from emarsys_cdp.hosts.rudderstack.decode import destination_type
+from emarsys_cdp.hosts.rudderstack.deletion import is_ours
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.service.operations import operations
 from emarsys_cdp_hooks import DropCall, RetryLater
@@ -33,8 +34,9 @@ ROUTER = "/routerTransform"
 BATCH = "/batch"
 PROXY_V1 = "/v1/destinations/emarsys/proxy"
 PROXY_V0 = "/v0/destinations/emarsys/proxy"
-BY_TYPE = (ROUTER, BATCH)
-"""Endpoints of ours whose destination type is in the body."""
+DELETE_USERS = "/deleteUsers"
+EXACT = (ROUTER, BATCH, DELETE_USERS)
+"""Endpoints of ours whose path has capital letters."""
 
 OPERATIONS = ("/health", "/ready", "/metrics", "/ui")
 DESTINATION_TYPE = "emarsys"
@@ -75,6 +77,7 @@ class App:
             BATCH: lambda service, body: service.rudderstack.batch(body),
             PROXY_V1: lambda service, body: service.proxy.v1(body),
             PROXY_V0: lambda service, body: service.proxy.v0(body),
+            DELETE_USERS: lambda service, body: service.deletion.delete(body),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,7 +101,7 @@ class App:
         request_id = _header(scope, b"x-request-id") or self._new_id()
         structlog.contextvars.bind_contextvars(request=request_id)
         answer = _Recorder(send, request_id)
-        own = path if path in (ROUTER, BATCH) else path.lower()
+        own = path if path in EXACT else path.lower()
         if not _authorized(service, scope):
             own = "unauthorized"
             await _refuse(answer, 503, "the host token is wrong: see EMARSYS_CDP_HOST_TOKEN", _RETRY)
@@ -126,7 +129,7 @@ class App:
             return
         try:
             body = await _read(receive)
-            if path in BY_TYPE and service.upstream is not None and destination_type(body) != DESTINATION_TYPE:
+            if service.upstream is not None and not _for_emarsys(path, body):
                 send.untouched = True
                 await service.upstream.forward(scope, receive, send, body)
                 return
@@ -194,6 +197,13 @@ async def _reload(service: Service) -> None:
             _log.error("documents_unreadable", reason=str(error))
         except Exception:  # noqa: BLE001 - the next change has to be seen all the same
             _log.exception("documents_failed")
+
+
+def _for_emarsys(path: str, body: bytes) -> bool:
+    """Tell whether a request is for our destination type, which is in the path or in the body."""
+    if path == DELETE_USERS:
+        return is_ours(body)
+    return path not in (ROUTER, BATCH) or destination_type(body) == DESTINATION_TYPE
 
 
 def _header(scope: Scope, name: bytes) -> str | None:

@@ -14,6 +14,7 @@ import structlog
 from msgspec import Struct
 
 from emarsys_cdp.delivery.deliverer import Deliverer
+from emarsys_cdp.delivery.directory import Directory
 from emarsys_cdp.delivery.leases import Leases
 from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import Compiler
@@ -23,6 +24,7 @@ from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
 from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
+from emarsys_cdp.hosts.rudderstack.deletion import Deletion
 from emarsys_cdp.hosts.rudderstack.proxy import Proxy
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
@@ -62,6 +64,7 @@ class Service(Struct):
     store: Store
     rudderstack: RudderStack
     proxy: Proxy
+    deletion: Deletion
     emarsys: Emarsys
     metrics: Metrics
     features: FeaturesSource
@@ -90,7 +93,8 @@ def assemble(
         documents.refresh()
     metrics = Metrics()
     namer, spaces = Namer(derive(secret, "identifiers")), Spaces(compiler, documents)
-    emarsys = connect(settings, store, Seal(derive(secret, "seal"), world.random_bytes), http, world)
+    seal = Seal(derive(secret, "seal"), world.random_bytes)
+    emarsys = connect(settings, store, seal, http, world)
     pipeline = Pipeline(
         Steps(manager),
         Rounds(store, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
@@ -101,12 +105,13 @@ def assemble(
         settings.api_base,
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
-    pairings = Pairings(store, namer, world.clock)
-    rudderstack = RudderStack(pipeline, spaces, pairings, world.clock, whole=has_extensions(manager))
+    pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
+    rudderstack = RudderStack(pipeline, spaces, pairings, directory, world.clock, whole=has_extensions(manager))
     deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
+    deletion = Deletion(deliverer, directory, spaces, store, namer, metrics)
     features = FeaturesSource(upstream)
-    return Service(settings, store, rudderstack, proxy, emarsys, metrics, features, upstream, documents)
+    return Service(settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 
 from emarsys_cdp.calls import make_call
+from emarsys_cdp.delivery.directory import Directory
 from emarsys_cdp.delivery.origins import pairings_of
 from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import CompiledSpace
@@ -61,12 +62,14 @@ class RudderStack:
         pipeline: Pipeline,
         spaces: Spaces,
         pairings: Pairings,
+        directory: Directory,
         clock: Callable[[], int],
         *,
         whole: bool = False,
     ) -> None:
         self._pipeline = pipeline
         self._pairings = pairings
+        self._directory = directory
         self._whole = whole
         self._partial: PartialReader | None = None
         self._spaces = spaces
@@ -271,6 +274,7 @@ class RudderStack:
         """
         alone = frozenset(group.alone)
         try:
+            await self._directory.seen(group.space.id, group.space.credentials)
             return [await self._pipeline.process(group.space, group.calls, merge=merge, alone=alone)]
         except RetryLater:
             raise
