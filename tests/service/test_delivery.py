@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tests.support.app import Clock
 from tests.support.delivery import PROXY_V0, PROXY_V1, Delivering, delivering, statuses
 from tests.support.requests import call, metadata
 
+from emarsys_cdp.service.assembly import World
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.memory import MemoryStore
 from emarsys_cdp.testing import FakeEmarsys, Fault
@@ -391,3 +394,36 @@ def test_the_limit_is_shared_by_all_workers(make_store: MakeStore) -> None:
         assert not emarsys.violations
     assert found.count(200) == 9
     assert set(found) == {200, 429}
+
+
+def test_an_emarsys_that_fails_is_left_alone_and_tried_again() -> None:
+    """After five failures nothing is sent for a while, /ready and /metrics say so, then one request tries."""
+    clock = Clock("2026-11-24T10:00:00.000Z")
+
+    async def steps(host: Delivering) -> Any:
+        requests = [(await host.transform([identify(number)], 100 * number))[0] for number in range(1, 13)]
+        failed = [await host.deliver(one) for one in requests[:5]]
+        clock.advance(1)  # the first wait is over
+        failed += [await host.deliver(requests[5])]
+        clock.advance(2)
+        failed += [await host.deliver(requests[6])]
+        clock.advance(4)
+        failed += [await host.deliver(requests[7])]
+        left_alone = await host.deliver(requests[8])  # eight seconds are longer than the host waits
+        ready = (await host.host.client.get("/ready")).json()
+        metrics = (await host.host.client.get("/metrics")).text
+        clock.advance(8)
+        return failed, left_alone, ready, metrics, await host.deliver(requests[9]), await host.deliver(requests[8])
+
+    with FakeEmarsys(clock=clock) as emarsys:
+        emarsys.script(Fault("status", path="contact", status=503, times=8))
+        failed, left_alone, ready, metrics, tried, again = run(
+            emarsys, steps, world=World(clock=clock, chance=lambda: 1.0)
+        )
+
+    assert {status for one in failed for status in statuses(one).values()} == {503}
+    assert statuses(left_alone) == {900: 429}
+    assert "failed 8 times in a row" in ready["emarsys"][0]["reason"]
+    assert re.search(r'emarsys_cdp_circuit_open\{api_user="\w{8}"\} 1\.0', metrics)
+    assert statuses(tried) == {1000: 200}
+    assert statuses(again) == {900: 200}
