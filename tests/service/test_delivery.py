@@ -284,6 +284,7 @@ def test_a_delivery_request_that_cannot_be_read_is_refused(emarsys: FakeEmarsys,
 @pytest.mark.parametrize(
     "change",
     [
+        {"body": {"JSON": {"key_id": "3", "external_id": "x", "contacts": [{"external_id": "y"}]}}},
         {"type": "CUSTOM"}, {"method": "TRACE"}, {"body": {"XML": {"payload": "x"}}}, {"body": {"JSON": {}}},
         {"body": {"JSON": {"key_id": "3", "external_ids": ["x"] * 10_001}},
          "endpoint": "https://api.emarsys.net/api/v3/contactlist/1/add"},

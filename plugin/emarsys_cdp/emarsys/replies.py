@@ -142,7 +142,7 @@ def _outage(rows: Rows, status: int, quoted: str = "") -> Verdict:
 
 
 def _put_off(rows: Rows, status: int, quoted: str) -> Verdict:
-    return Verdict(_all_again(rows, f"Emarsys put {rows.address} off (HTTP {status}){quoted}"))
+    return Verdict(_all_again(rows, f"Emarsys wants {rows.address} to be sent again (HTTP {status}){quoted}"))
 
 
 def _failed(rows: Rows, status: int, envelope: Envelope) -> Verdict:

@@ -147,6 +147,8 @@ def _problem(form: _Form, jobs: tuple[HostJob, ...], api_base: str) -> str | Non
         return "the delivery request has jobs of several destinations: each destination needs its own"
     if not form.body.JSON or form.type != "REST" or form.method.upper() not in _METHODS:
         return "the delivery request needs type REST, a method and a body.JSON: nothing else is ever sent to Emarsys"
+    if form.body.JSON.get("external_id") and form.body.JSON.get("contacts"):
+        return "the delivery request has external_id and contacts: it must be one of them, or rows would be mixed up"
     if _path_of(form.endpoint, api_base) is None:
         host = shorten(_host(form.endpoint))
         return f"{host} is no address of the Emarsys API: requests go to {api_base}/v2/ or /v3/ only"
