@@ -166,6 +166,14 @@ def test_a_429_pauses_until_the_time_that_emarsys_names() -> None:
     take(budget, now=NOW + 20_000)
 
 
+def test_a_429_with_requests_left_pauses_for_a_moment() -> None:
+    """Emarsys is busy then; the end of the minute, which its headers name all the same, is not what it waits for."""
+    budget, granted = take(Budget())
+    budget = report(budget, granted, Report(limited=True, left=900, reset=NOW + 50_000), NOW, 1.0)
+
+    assert refused(budget)[1].until == NOW + 2_000
+
+
 def test_a_time_that_cannot_be_true_is_not_believed() -> None:
     """A clock that is wrong by hours must not stop everything for hours; the pause doubles from one 429 to the next."""
     budget, now, pauses = Budget(), NOW, []

@@ -132,7 +132,8 @@ def report(budget: Budget, granted: Granted, found: Report, now: int, jitter: fl
     if not found.limited:
         return replace(budget, pauses=0)
     delay = min(WINDOW, FIRST_PAUSE * 2 ** min(budget.pauses, 16))
-    until = _believed(found.reset, now) or now + _spread(delay, jitter)
+    named = None if found.left else _believed(found.reset, now)  # with requests left it was not the limit
+    until = named or now + _spread(delay, jitter)
     return replace(budget, pauses=budget.pauses + 1, paused_until=max(until, budget.paused_until))
 
 
