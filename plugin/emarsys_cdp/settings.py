@@ -35,6 +35,7 @@ VARIABLES = {
     "TOKEN_URL": "OAuth 2.0 token URL; default https://auth.emarsys.net/oauth2/token.",
     "HTTP_PROXY": "URL of an HTTP proxy on the way to Emarsys; none: the environment's proxies are not used.",
     "SEND_SECONDS": "An Emarsys request is given up after this many seconds; default 10.",
+    "API_KEY": "API Key for commands such as `account check`; the service gets it with each call.",
     "HOST_TOKEN": "When set, hosts must send it as bearer token or basic password.",
     "RULES_DIR": "Directory of documents: <destination id>.json, default.json for all others.",
     "LOG_LEVEL": "debug, info (default), warning or error.",
@@ -53,6 +54,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     token_url: str = "https://auth.emarsys.net/oauth2/token"  # noqa: S105 - an address, not a secret
     http_proxy: Secret | None = None
     send_seconds: float = 10.0
+    api_key: Secret | None = None
     host_token: Secret | None = None
     rules_dir: Path | None = None
     log_level: str = "info"
@@ -72,7 +74,7 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
     if problems:
         raise StopAndFix("\n".join(problems))
     values: dict[str, Any] = {name.lower(): value for name, value in given.items()}
-    for name in ("redis_url", "secret", "host_token", "http_proxy"):
+    for name in ("redis_url", "secret", "api_key", "host_token", "http_proxy"):
         if name in values:
             values[name] = Secret(values[name])
     if "send_seconds" in values:

@@ -35,7 +35,7 @@ from emarsys_cdp.emarsys.outcomes import Delivered
 from emarsys_cdp.emarsys.reply_errors import plain
 from emarsys_cdp.emarsys.sender import read_report
 from emarsys_cdp.emarsys.signing import Signer
-from emarsys_cdp.emarsys.tokens import SENT_AT_ONCE
+from emarsys_cdp.emarsys.tokens import SENT_AT_ONCE, KeyRefused
 from emarsys_cdp_hooks import Request, RetryLater
 
 PATIENCE: Final = 5.0
@@ -43,9 +43,6 @@ PATIENCE: Final = 5.0
 
 _SPACE = "account check"
 """The space by which the budgets know the questions."""
-
-_REFUSED = "refuses the API Key"
-"""Words of `emarsys.tokens` for credentials that the token URL does not take."""
 
 _KINDS = (
     "credentials of the kind WSSE are written wsse:user:secret, and those of SAP Cloud Identity have a token URL of "
@@ -82,7 +79,7 @@ async def _fetch_token(signer: Signer, credentials: Credentials) -> NoToken | No
         await signer.sign(credentials, SENT_AT_ONCE)
     except RetryLater as error:
         what = str(error).partition("; ")[0]
-        if _REFUSED in what:
+        if isinstance(error, KeyRefused):
             step = f"check client_id and client_secret {WHERE}; {_KINDS}"
             return NoToken(Finding("error", what, step), refused=True)
         unreachable = isinstance(error.__cause__, (NotSent, NoAnswer))

@@ -44,6 +44,7 @@ _KINDS: Mapping[tuple[str, ...], tuple[Kind, str]] = {
     ("POST", "event", "*", "trigger"): (Kind.TRIGGER, "externalevent.trigger"),
     ("GET", "field"): (Kind.OTHER, "field.get"),
     ("GET", "field", "translate", "*"): (Kind.OTHER, "field.list"),
+    ("GET", "field", "choices"): (Kind.OTHER, "field.multichoice.list"),
     ("GET", "field", "*", "choice"): (Kind.OTHER, "field.singlechoice.get"),
     ("GET", "settings"): (Kind.OTHER, "customer.settings"),
 }

@@ -46,6 +46,10 @@ REFUSED: Final = 600
 _FORM: Final = b"grant_type=client_credentials"
 
 
+class KeyRefused(RetryLater):
+    """The token URL does not take client_id and client_secret; calls are kept until somebody has mended them."""
+
+
 class Token(Struct, frozen=True):
     """An access token with the times (ms since 1970) it was fetched and it ends."""
 
@@ -181,7 +185,7 @@ class Tokens:
         reply = await self._ask(credentials)
         if reply.status in (400, 401, 403):
             await self._count_refusal(credentials, now)
-            raise RetryLater(
+            raise KeyRefused(
                 f"no access token: Emarsys refuses the API Key (HTTP {reply.status}); check client_id and "
                 "client_secret under Management > Security Settings > API Credentials"
             )
