@@ -145,14 +145,13 @@ def test_a_time_out_keeps_its_contacts_from_others(emarsys: FakeEmarsys) -> None
         (first,) = await host.transform([identify(1, "old")])
         (second,) = await host.transform([newer(1)], 201)
         (other,) = await host.transform([identify(2)], 301)
-        return [statuses(await host.deliver(one)) for one in (first, second, other, second)]
+        found = [statuses(await host.deliver(one)) for one in (first, other)]
+        while (sent := statuses(await host.deliver(second))) == {201: 429}:
+            pass
+        await asyncio.sleep(1.2)  # by now Emarsys has processed the first one, whenever that was
+        return [*found, sent]
 
-    first, second, other, again = run(emarsys, steps, send_seconds=0.3)
-
-    assert first == {101: 504}
-    assert second in ({201: 429}, {201: 200})
-    assert other == {301: 200}
-    assert again == {201: 200}
+    assert run(emarsys, steps, send_seconds=0.4) == [{101: 504}, {301: 200}, {201: 200}]
     assert emarsys.contact("3", "p1@example.com") == {"1": "new", "3": "p1@example.com"}
 
 

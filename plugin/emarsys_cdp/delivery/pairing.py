@@ -119,8 +119,8 @@ class Pairings:
 
     def name(self, space: str, jobs: Sequence[int], method: str, endpoint: str, keys: Sequence[str]) -> str:
         """Return the name of the pairing of a request: a hash of its jobs, its address and the keys of its rows."""
-        parts = (method, endpoint, *map(str, sorted(jobs)), "", *keys)
-        return self._namer(space, "request", "\0".join(parts))
+        parts = msgspec.json.encode((method, endpoint, sorted(jobs), keys))
+        return self._namer(space, "request", parts.decode())
 
     def keep_soon(self, name: str, pairing: Pairing) -> None:
         """Keep a pairing without waiting for it: where it is not kept, the request's jobs come one by one."""
