@@ -68,11 +68,20 @@ def _hide_named(match: re.Match[str]) -> str:
     return f"{match['plain'] or match['escaped']}'{HIDDEN}'"
 
 
-def configure_logging(level: str) -> None:
-    """Write logs of this level and above as one JSON object a line on stderr; called once, by the commands."""
+def configure_logging(level: str, worker: int | None = None) -> None:
+    """
+    Write logs of this level and above as one JSON object a line on stderr; called once, by the commands.
+
+    Of several workers each says its number. A line is one write, so that theirs do not mix.
+    """
+
+    def add_worker(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return event if worker is None else {"worker": worker, **event}
+
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_worker,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -80,6 +89,6 @@ def configure_logging(level: str) -> None:
             structlog.processors.JSONRenderer(default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 KNOWN_TYPES = frozenset(("identify", "track", "page", "screen", "group", "alias"))
 
@@ -18,6 +19,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.exposed: Collector = self.registry
+        """What /metrics shows: these counters, or with several workers those of all of them."""
         self._calls = Counter(
             "emarsys_cdp_calls",
             "Calls by what became of them.",
@@ -100,4 +103,4 @@ class Metrics:
 
     def expose(self) -> bytes:
         """Return all counters in Prometheus' text format."""
-        return generate_latest(self.registry)
+        return generate_latest(self.exposed)

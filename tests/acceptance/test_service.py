@@ -2,129 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import queue
 import signal
 import socket
-import subprocess
-import sysconfig
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from tests.support.app import CHECKS, PROCESSOR, ROUTER, answers
+from tests.support.app import PROCESSOR, ROUTER, answers
+from tests.support.command import NOTICE, Start, is_alive, refusal, starting
 from tests.support.requests import call, processor_request, router_request
-
-from emarsys_cdp.testing import expect
-
-COMMAND = Path(sysconfig.get_path("scripts")) / "emarsys-cdp"
-LONGEST = 60
-"""Seconds after which a start or a stop is taken as hanging."""
 
 STOPPED_WITHIN = 10
 """Seconds that an idle service has for its end."""
 
 SECRET = "hunter2-is-the-secret-of-this-test"  # noqa: S105 - searched for, never used
-LISTENS = "emarsys-cdp listens on "
-NOTICE = "No EMARSYS_CDP_REDIS_URL: the users table is in "
-
-
-class Service:
-    """A running command: what it has written so far, its URL, and its end."""
-
-    def __init__(self, directory: Path, settings: Mapping[str, str], arguments: tuple[str, ...]) -> None:
-        self.directory = directory
-        self.lines: list[str] = []
-        self._url: str | None = None
-        self._arriving: queue.Queue[str | None] = queue.Queue()
-        self.process = subprocess.Popen(
-            [COMMAND, "serve", "--port", "0", *arguments],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(directory),
-                "EMARSYS_CDP_DATA_DIR": str(directory / "data"),
-                **settings,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._arriving.put(line.rstrip("\n"))
-        self._arriving.put(None)
-
-    def url(self) -> str:
-        """Wait until it listens and return its URL."""
-        while self._url is None and (line := self._next()) is not None:
-            if line.startswith(LISTENS):
-                self._url = line.removeprefix(LISTENS)
-        assert self._url is not None, f"the service ended: {self.lines}"
-        return self._url
-
-    def _next(self) -> str | None:
-        line = self._arriving.get(timeout=LONGEST)
-        if line is not None:
-            self.lines.append(line)
-        return line
-
-    def post(self, path: str, body: bytes) -> httpx.Response:
-        """Send a request as the host does, on a connection of its own, and check the answer as it would."""
-        response = httpx.post(self.url() + path, content=body, trust_env=False, timeout=LONGEST)
-        expect(CHECKS[path](body, response.status_code, response.headers, response.content))
-        return response
-
-    def end(self) -> int:
-        """Wait for its end and return the exit code."""
-        while self._next() is not None:
-            pass
-        return self.process.wait(LONGEST)
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for its end."""
-        self.process.send_signal(number)
-        return self.end()
-
-    def valkey(self) -> int:
-        """Return the process id of its embedded server."""
-        return int((self.directory / "data" / "valkey" / "valkey.pid").read_text())
-
-    def close(self) -> None:
-        """End it, whatever state it is in."""
-        if self.process.poll() is None:
-            self.process.terminate()
-        try:
-            self.process.wait(LONGEST)
-        finally:
-            self.process.kill()
-            for stream in (self.process.stdout, self.process.stderr):
-                assert stream is not None
-                stream.close()
-
-
-Start = Callable[..., Service]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start the command on one data directory; several times in a test, if it likes."""
-    running: list[Service] = []
-
-    def run(*arguments: str, **settings: str) -> Service:
-        running.append(Service(tmp_path, settings, arguments))
-        return running[-1]
-
-    yield run
-    for service in reversed(running):
-        service.close()
+    with starting(tmp_path) as run:
+        yield run
 
 
 def contacts(path: str, response: httpx.Response) -> list[dict[str, Any]]:
@@ -133,14 +35,6 @@ def contacts(path: str, response: httpx.Response) -> list[dict[str, Any]]:
     request = output["batchedRequest"] if path == ROUTER else output["output"]
     found: list[dict[str, Any]] = request["body"]["JSON"]["contacts"]
     return found
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and waits for its parent does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def test_it_tells_its_url_and_answers_the_host(start: Start) -> None:
@@ -196,18 +90,6 @@ def test_a_killed_process_leaves_a_server_that_the_next_one_replaces(start: Star
 
     assert not is_alive(orphan)
     assert is_alive(second.valkey())
-
-
-def refusal(service: Service) -> str:
-    """Wait for the end of a service that cannot start; return the one line that says why."""
-    with pytest.raises(AssertionError, match="the service ended"):
-        service.url()
-    reasons = [line for line in service.lines if not line.startswith((NOTICE, "{"))]
-
-    assert len(reasons) == 1, service.lines
-    assert reasons[0].startswith("emarsys-cdp: ")
-    assert service.process.wait(LONGEST) == 1
-    return reasons[0]
 
 
 def test_a_second_service_on_the_same_directory_is_refused(start: Start) -> None:

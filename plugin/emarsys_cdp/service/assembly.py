@@ -6,7 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import httpx
 import pluggy
@@ -124,7 +124,7 @@ async def running(settings: Settings, world: World) -> AsyncIterator[Service]:
 
     """
     async with AsyncExitStack() as stack:
-        url = _store_url(settings, stack)
+        url = store_url(settings, stack)
         store = RedisStore(url)
         stack.push_async_callback(store.close)
         proxy = None if settings.http_proxy is None else settings.http_proxy.reveal()
@@ -140,7 +140,8 @@ async def running(settings: Settings, world: World) -> AsyncIterator[Service]:
         yield service
 
 
-def _store_url(settings: Settings, stack: AsyncExitStack) -> str:
+def store_url(settings: Settings, stack: AsyncExitStack | ExitStack) -> str:
+    """Return the URL of the store; without one start the embedded server, which is stopped with *stack*."""
     if settings.redis_url is not None:
         return settings.redis_url.reveal()
     server = EmbeddedServer(settings.data_dir / "valkey")

@@ -2,32 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
+import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from itertools import count
 
 import uvicorn
 
 from emarsys_cdp.droppable import DroppableProtocol
 from emarsys_cdp.service.app import App
-from emarsys_cdp.service.assembly import World, running
+from emarsys_cdp.service.assembly import Service, World, running
 from emarsys_cdp.settings import Settings
 
 STOP_SECONDS = 30
 """Requests in flight get this long when the service is told to stop."""
 
 
+LAST_SECONDS = 1.0
+"""
+Connections that the host keeps open get this long for one more request when the service is told to stop: closed at
+once, a request that is on its way would find nobody.
+"""
+
+
 class Server(uvicorn.Server):
-    """A uvicorn server that tells when it listens. *started_hook* gets the URL."""
+    """A uvicorn server that tells when it listens and stops without losing a request. *started_hook* gets the URL."""
 
     def __init__(self, config: uvicorn.Config, started_hook: Callable[[str], None]) -> None:
         super().__init__(config)
         self._started_hook = started_hook
+
+    def run_to_end(self, sockets: list[socket.socket] | None = None) -> None:
+        """
+        Run until a signal; on *sockets* when there are any.
+
+        Raises:
+            SystemExit: with code 1: it did not start, and has said why.
+
+        """
+        try:
+            self.run(sockets)
+        except SystemExit as error:  # uvicorn has codes of its own for a start that failed
+            raise SystemExit(1) from error
+        if not self.started:
+            raise SystemExit(1)
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -49,6 +74,41 @@ class Server(uvicorn.Server):
             host, port = self.servers[0].sockets[0].getsockname()[:2]
             self._started_hook(f"http://{host}:{port}")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take in what has connected, answer everybody with `Connection: close`, then stop as uvicorn does."""
+        loop = asyncio.get_running_loop()
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        for connection in await self._close_listeners(sockets or ()):
+            with suppress(OSError):
+                await loop.connect_accepted_socket(self._make_protocol, connection)
+        deadline = loop.time() + LAST_SECONDS
+        while self.server_state.connections and loop.time() < deadline and not self.force_exit:
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    async def _close_listeners(self, sockets: Sequence[socket.socket]) -> list[socket.socket]:
+        """Stop listening; return the connections that wait in the kernel, which a closing socket would reset."""
+        listeners = [socket.socket(fileno=os.dup(one.fileno())) for server in self.servers for one in server.sockets]
+        for server in self.servers:
+            server.close()
+        for one in sockets:
+            one.close()
+        await asyncio.sleep(0)  # the event loop closes its own
+        waiting = list[socket.socket]()
+        for listener in listeners:
+            with listener, suppress(OSError):
+                listener.setblocking(False)
+                while True:
+                    waiting.append(listener.accept()[0])
+        return waiting
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        """Return what serves a connection, as uvicorn makes it for those that it accepts."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
 
 def _in_our_words(record: logging.LogRecord) -> bool:
     """Let uvicorn's errors look like the commands' own, and pass over what it adds to a reason already given."""
@@ -64,12 +124,17 @@ def make_server(
     *,
     world: World | None = None,
     on_start: Callable[[str], None] = lambda url: None,  # noqa: ARG005 - the default does nothing
+    open_service: Callable[[], AbstractAsyncContextManager[Service]] | None = None,
 ) -> Server:
-    """Return a server of the service, not yet running. *on_start* gets its URL once it listens."""
+    """
+    Return a server of the service, not yet running.
+
+    *on_start* gets its URL once it listens; *open_service* makes the service, otherwise *settings* and *world* do.
+    """
     outside = world or World()
     prefix, numbers = secrets.token_hex(4), count(1)
     logging.getLogger("uvicorn.error").addFilter(_in_our_words)
-    app = App(lambda: running(settings, outside), lambda: f"{prefix}-{next(numbers)}")
+    app = App(open_service or (lambda: running(settings, outside)), lambda: f"{prefix}-{next(numbers)}")
     config = uvicorn.Config(
         app,
         host=host,
