@@ -213,13 +213,17 @@ def test_a_killed_valkey_comes_back_with_all_that_was_answered(start: Start, wor
     assert_nobody_is_lost(service, load)
 
 
-def test_workers_end_with_their_parent(start: Start) -> None:
-    """A parent that was killed leaves no worker behind, and the next one takes over its data."""
-    first = start("--workers", "2")
+def test_workers_end_with_their_parent(start: Start, tmp_path: Path) -> None:
+    """A parent that was killed leaves no worker and no temporary file behind, and the next one takes over its data."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    first = start("--workers", "2", TMPDIR=str(temporary))
     first.post(ROUTER, router_request([call("identify", 1, userId="u1", traits={"email": "a@example.com"})]))
     workers = first.workers()
+    assert list(temporary.iterdir())
     first.process.kill()
     eventually(lambda: not any(is_alive(pid) for pid in workers))
+    assert not list(temporary.iterdir())
     second = start("--workers", "2")
     second.url()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -55,11 +56,14 @@ class Child:
     def __init__(self, launch: Launch, parent: socket.socket) -> None:
         self._launch = launch
         self._parent = parent
+        self._orphan = False
         self._server = make_server(launch.settings, "", 0, on_start=lambda _: self._started(), open_service=self._open)
 
     def run(self) -> None:
         """Serve until told to stop; `SystemExit` with code 1 when it does not start."""
         self._server.run_to_end([socket.socket(fileno=number) for number in self._launch.listeners])
+        if self._orphan:
+            shutil.rmtree(self._launch.metrics, ignore_errors=True)  # what the parent would have done
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Service]:
@@ -78,6 +82,7 @@ class Child:
         """Stop as at a signal: the parent never writes again, so what can be read is its end."""
         asyncio.get_running_loop().remove_reader(self._parent)
         _log.error("parent_died")
+        self._orphan = True
         self._server.should_exit = True
 
 

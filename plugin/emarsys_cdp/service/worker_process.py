@@ -44,7 +44,7 @@ class Worker:
         return code
 
     def age(self) -> float:
-        """Return the seconds since its start."""
+        """Return the seconds for which it has listened."""
         return asyncio.get_running_loop().time() - self._began
 
     async def wait_until_it_listens(self) -> None:
@@ -64,6 +64,7 @@ class Worker:
             raise DidNotListen(f"it did not listen within {START_SECONDS:.0f} s") from None
         except (asyncio.IncompleteReadError, OSError):  # its end of the line is closed
             raise DidNotListen(f"it ended with code {await self.end} before it listened") from None
+        self._began = asyncio.get_running_loop().time()
 
     async def stop(self) -> bool:
         """End it; False when it had to be killed."""
