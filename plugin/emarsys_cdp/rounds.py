@@ -16,10 +16,11 @@ from itertools import count
 from msgspec import Struct
 
 from emarsys_cdp.identity.resolution import Entry
-from emarsys_cdp.one_round import Added, Memory, Round
+from emarsys_cdp.one_round import Added, Round
 from emarsys_cdp.store import Store, StoreUnavailable
+from emarsys_cdp.worker_memory import Memory
 
-__all__ = ["Added", "Memory", "Rounds"]
+__all__ = ["Added", "Rounds"]
 
 MAX_CALLS = 2000
 """Calls of one round."""

@@ -69,6 +69,11 @@ def compatible(record: Record, user: str | None, key: str | None) -> bool:
     )
 
 
+def has_key(record: Record, key: str | None) -> bool:
+    """Tell whether a key is the record's of now, or was."""
+    return record.key == key or key in record.former_keys
+
+
 def has_device(record: Record, anon: str | None) -> bool:
     """Tell whether an anonymousId is one of the record's."""
     devices = record.devices
