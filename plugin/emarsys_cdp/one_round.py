@@ -40,6 +40,9 @@ MAX_DETACHES = 20
 
 RANKS = (USER, KEY, ANON)
 
+UNPACKABLE = (TypeError, ValueError, OverflowError)
+"""What packing a record raises when a value cannot be stored."""
+
 
 class Added(Struct, frozen=True, gc=False):
     """
@@ -51,6 +54,20 @@ class Added(Struct, frozen=True, gc=False):
     profile: Profile | None
     warnings: tuple[str, ...] = ()
     failure: str | None = None
+
+
+async def find_outdated(store: Store, revisions: Mapping[str, int]) -> set[str]:
+    """Return remembered people who are no longer as remembered; those that are written are checked then."""
+    if not revisions:
+        return set()
+    pids = list(revisions)
+    stored = zip(pids, await store.read_records(pids), strict=True)
+    return {pid for pid, record in stored if (record or b"")[:HEADER_BYTES] != header(revisions[pid])}
+
+
+def unwritable(error: Exception) -> str:
+    """Return why the calls of a person cannot be added."""
+    return f"a value cannot be stored: {error}"
 
 
 class Round:
@@ -79,56 +96,19 @@ class Round:
         self._missed: dict[str, set[int]] = {}
         self._resolutions: list[Resolution | Added] = []
         self._profiles: dict[str, Profile] = {}
-        self._names: dict[str, tuple[str | None, str | None, str | None]] = {}
 
     async def run(self, store: Store) -> list[Added | None]:
         """Return the result of each entry, None for those that have to be tried again."""
-        people = self._recall()
-        if people is None:
-            await self._read(store)
-            self._resolutions = [self._apply(entry) for entry in self._entries]
-        else:
-            self._resolutions = [self._settled(*pair) for pair in zip(self._entries, people, strict=True)]
-        outdated = await self._outdated(store)
+        await self._read(store)
+        self._resolutions = [self._apply(entry) for entry in self._entries]
+        unchanged = {pid: self._revisions[pid] for pid in self._remembered if pid not in self._changed}
+        outdated = await find_outdated(store, unchanged)
         if outdated:
             self._memory.learn({}, outdated)
             return [None] * len(self._entries)
         await self._write(store)
         self._memory.learn({name: self._owners[name] for name in self._contents}, self._lost)
         return [self._result(resolution) for resolution in self._resolutions]
-
-    def _recall(self) -> list[str] | None:
-        """
-        Return whose each call is when this worker remembers everybody, else None.
-
-        Nothing has to be read or claimed then, and nothing resolved: nearly all rounds, at half the price.
-        """
-        person_of, entries = self._memory.person_of, self._entries
-        people: list[str] = []
-        for entry in entries:
-            pid = person_of(entry)
-            if pid is None:
-                return None
-            people.append(pid)
-        self._names = {pid: entry.names for pid, entry in zip(people, entries, strict=True)}
-        for pid in self._names:
-            self._remember(pid)
-        return people
-
-    def _remember(self, pid: str) -> bool:
-        """Take a record as it is remembered; tell whether it is."""
-        remembered = self._memory.records.get(pid)
-        if remembered is None:
-            return False
-        self._revisions[pid], self._records[pid] = remembered.revision, remembered.record
-        self._remembered.append(pid)
-        return True
-
-    def _settled(self, entry: Entry, pid: str) -> Resolution:
-        """Add a call to the person who has all its identifiers."""
-        _, key_name, anon_name = entry.names
-        self._add(entry, pid, owns_key=key_name is not None, owns_anon=anon_name is not None)
-        return Resolution(pid)
 
     async def _read(self, store: Store) -> None:
         """Read everybody's record, by the remembered owners where there are some and the rows otherwise."""
@@ -151,9 +131,16 @@ class Round:
                 self._owners[name] = NOBODY if content == SHARED else owner(content)
 
     async def _read_records(self, store: Store) -> None:
-        pids = [pid for pid in dict.fromkeys(self._owners.values()) if pid]
-        known = self._records.keys() | self._unreadable.keys()
-        missing = [pid for pid in pids if pid not in known and not self._remember(pid)]
+        known, missing = self._memory.records, list[str]()
+        for pid in dict.fromkeys(self._owners.values()):
+            if not pid or pid in self._records or pid in self._unreadable:
+                continue
+            remembered = known.get(pid)
+            if remembered is None:
+                missing.append(pid)
+            else:
+                self._revisions[pid], self._records[pid] = remembered.revision, remembered.record
+                self._remembered.append(pid)
         if missing:
             await self._fetch(store, missing)
 
@@ -164,14 +151,6 @@ class Round:
                     self._revisions[pid], self._records[pid] = unpack(stored)
                 except UnreadableRecord as error:
                     self._unreadable[pid] = f"profile {pid}: {error}"
-
-    async def _outdated(self, store: Store) -> set[str]:
-        """Return remembered people who are no longer as remembered; those that are written are checked then."""
-        pids = [pid for pid in self._remembered if pid not in self._changed]
-        if not pids:
-            return set()
-        stored = zip(pids, await store.read_records(pids), strict=True)
-        return {pid for pid, record in stored if (record or b"")[:HEADER_BYTES] != header(self._revisions[pid])}
 
     def _stale(self) -> list[str]:
         """
@@ -215,24 +194,20 @@ class Round:
             self._claims[name] = (rank, {pid})
         if resolution.shared:
             self._share(entry, pid)
-        _, key_name, anon_name = entry.names
-        self._add(
-            entry,
-            pid,
-            owns_key=key_name is not None and owners[key_name] == pid,
-            owns_anon=anon_name is not None and owners[anon_name] == pid,
-        )
-        return resolution
-
-    def _add(self, entry: Entry, pid: str, *, owns_key: bool, owns_anon: bool) -> None:
-        """Fold a call into the record of its person."""
         before = self._records.get(pid)
-        after = fold(before, entry, owns_anon=owns_anon, owns_key=owns_key)
+        _, key_name, anon_name = entry.names
+        after = fold(
+            before,
+            entry,
+            owns_anon=anon_name is not None and owners[anon_name] == pid,
+            owns_key=key_name is not None and owners[key_name] == pid,
+        )
         if after != before:
             if before is not None and pid not in self._changed:
                 self._before[pid] = before
             self._records[pid] = after
             self._changed[pid] = None
+        return resolution
 
     def _share(self, entry: Entry, pid: str) -> None:
         """Take an anonymousId away from the person who had it: from now on it is nobody's."""
@@ -260,10 +235,10 @@ class Round:
                 named |= await self._claim(store, rank)
             written |= await self._commit(store, self._corrections(written, named))
             await self._detach(store)
-        remember, records, names = self._memory.records, self._records, self._names
+        remember, records = self._memory.records, self._records
         for pid, revision in written.items():
             if pid not in self._lost:
-                remember[pid] = Remembered(revision, records[pid], names.get(pid))
+                remember[pid] = Remembered(pid, revision, records[pid])
         for pid in self._detached:
             remember.pop(pid, None)
 
@@ -275,8 +250,8 @@ class Round:
             stub = expected == 0
             try:
                 packed = pack(replace(record, stub=True) if stub else record, revision)
-            except (TypeError, ValueError, OverflowError) as error:
-                self._unwritable[pid] = f"a value cannot be stored: {error}"
+            except UNPACKABLE as error:
+                self._unwritable[pid] = unwritable(error)
                 continue
             commits.append(Commit(pid, expected, packed, stub))
             revisions[pid] = revision

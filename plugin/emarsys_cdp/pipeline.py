@@ -115,12 +115,9 @@ class Pipeline:
         settled: dict[int, Refused | Filtered | Postponed] = {}
         accepted = self._accept(space, calls, now, settled)
         identifiers = self._steps.identifiers(space, accepted)
-        unfit: list[list[str]] = []
         values = self._steps.values(space, accepted)
-        entries = [
-            self._entry(space, call, ids, _stored(call, read, unfit))
-            for call, ids, read in zip(accepted, identifiers, values, strict=True)
-        ]
+        unfit = _split_unfit(values)
+        entries = self._entries(space, accepted, identifiers, values)
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -133,17 +130,33 @@ class Pipeline:
         """Return the calls that go on; what is dropped or refused is settled."""
         calls = self._steps.enrich(space, calls, now)
         reasons = self._steps.drop(space, calls, now)
-        for call, reason in zip(calls, reasons, strict=True):
-            if reason is not None:
-                settled[call.index] = Filtered(reason)
-        for call, refusal in zip(calls, self._steps.validate(space, calls), strict=True):
-            if refusal is not None:
-                settled.setdefault(call.index, refusal)
+        refusals = self._steps.validate(space, calls)
+        if reasons.count(None) < len(calls):
+            settled |= {
+                call.index: Filtered(reason) for call, reason in zip(calls, reasons, strict=True) if reason is not None
+            }
+        if refusals.count(None) < len(calls):
+            for call, refusal in zip(calls, refusals, strict=True):
+                if refusal is not None:
+                    settled.setdefault(call.index, refusal)
         return calls if not settled else [call for call in calls if call.index not in settled]
 
-    def _entry(self, space: CompiledSpace, call: Call, ids: Identifiers, values: dict[str, StoredValue]) -> Entry:
-        names = self._namer.names(space.id, ids.user, ids.key, ids.anon)
-        return Entry(space.id, call.type, call.message_id, call.event_time, ids, names, values)
+    def _entries(
+        self,
+        space: CompiledSpace,
+        calls: Sequence[Call],
+        identifiers: Sequence[Identifiers],
+        values: Sequence[Mapping[str, Any]],
+    ) -> list[Entry]:
+        """Return the calls as the users table takes them, each value with its version."""
+        entries: list[Entry] = []
+        names, space_id = self._namer.names, space.id
+        for call, ids, read in zip(calls, identifiers, values, strict=True):
+            time, message_id = call.event_time, call.message_id
+            stored = {name: StoredValue(value, time, message_id) for name, value in read.items()}
+            of_row = names(space_id, ids.user, ids.key, ids.anon)
+            entries.append(Entry(space_id, call.type, message_id, time, ids, of_row, stored))
+        return entries
 
     def _decide(
         self,
@@ -151,11 +164,13 @@ class Pipeline:
         calls: Sequence[Call],
         identifiers: Sequence[Identifiers],
         profiles: Sequence[Profile | None],
-        unfit: Sequence[list[str]],
+        unfit: Mapping[int, list[str]],
         now: int,
     ) -> list[Decision]:
         decisions = self._steps.decide(space, calls, identifiers, profiles, now)
-        return [_with_unfit(*parts) if parts[1] else parts[0] for parts in zip(decisions, unfit, strict=True)]
+        for position, reasons in unfit.items():
+            decisions[position] = _with_unfit(decisions[position], reasons)
+        return decisions
 
     async def _outgoing(
         self,
@@ -224,18 +239,14 @@ def _outcome(decision: Refused | Filtered | Postponed | None) -> str:
     return "request" if decision is None else type(decision).__name__.lower()
 
 
-def _stored(call: Call, read: Mapping[str, Any], unfit: list[list[str]]) -> dict[str, StoredValue]:
-    """Return a call's values with their version; the reasons of those that do not fit are added to *unfit*."""
-    time, message_id = call.event_time, call.message_id
-    values = {}
-    reasons: list[str] = []
-    for name, value in read.items():
-        if type(value) is Unfit:
-            reasons.append(value.reason)
-        else:
-            values[name] = StoredValue(value, time, message_id)
-    unfit.append(reasons)
-    return values
+def _split_unfit(values: list[dict[str, Any]]) -> dict[int, list[str]]:
+    """Take what does not fit out of each call's values; return the reasons by the call's position."""
+    unfit: dict[int, list[str]] = {}
+    for position, read in enumerate(values):
+        if Unfit in map(type, read.values()):
+            unfit[position] = [value.reason for value in read.values() if type(value) is Unfit]
+            values[position] = {name: value for name, value in read.items() if type(value) is not Unfit}
+    return unfit
 
 
 def _with_unfit(decision: Decision, reasons: list[str]) -> Decision:

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from emarsys_cdp.identity.resolution import Entry
 from emarsys_cdp.one_round import Added, Round
+from emarsys_cdp.settled_round import settle
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.worker_memory import Memory
 
@@ -95,9 +96,8 @@ class Rounds:
             entries = [one.waiting.entries[one.index] for one in lost]
             for waiting in new:
                 entries += waiting.entries
-            round_ = Round(entries, self._new_pid, self._revisions, self._memory)
             try:
-                results = await round_.run(self._store)
+                results = await self._round(entries)
             except Exception as error:  # noqa: BLE001 - whoever waits has to learn of it, whatever it is
                 for waiting in (*new, *(one.waiting for one in lost)):
                     _fail(waiting, error)
@@ -105,6 +105,12 @@ class Rounds:
             else:
                 again = [one for one, added in zip(lost, results, strict=False) if _is_lost(one, added)]
                 lost = again + _distribute(new, results, len(lost))
+
+    async def _round(self, entries: list[Entry]) -> list[Added | None]:
+        results = await settle(entries, self._memory, self._revisions, self._store)
+        if results is None:
+            results = await Round(entries, self._new_pid, self._revisions, self._memory).run(self._store)
+        return results
 
     def _arrived(self, room: int) -> list[_Waiting]:
         """Return the next requests that fit, whole: at least one when there is one."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import islice
-from typing import Any
 
 from msgspec import Struct
 
 from emarsys_cdp.identity.resolution import Entry, has_device, has_key
+from emarsys_cdp.store.keys import Names
 from emarsys_cdp.store.record import Record
+from emarsys_cdp.values.remembered import forget_oldest
 
 MAX_OWNERS = 200_000
 """Owners of identifiers that a worker remembers; about 200 bytes each."""
@@ -20,15 +20,16 @@ MAX_RECORDS = 10_000
 
 class Remembered(Struct, frozen=True, gc=False):
     """
-    A record as it was stored last.
+    A person's record as it was stored last.
 
     *names* are the row names of a call whose identifiers were all this person's when that was looked at last. They
     still are: whoever takes an identifier away writes the record, which then has another revision.
     """
 
+    pid: str
     revision: int
     record: Record
-    names: tuple[str | None, str | None, str | None] | None = None
+    names: Names | None = None
 
 
 class Memory:
@@ -44,7 +45,7 @@ class Memory:
         self.owners: dict[str, str] = {}
         self.records: dict[str, Remembered] = {}
 
-    def person_of(self, entry: Entry) -> str | None:
+    def person_of(self, entry: Entry) -> Remembered | None:
         """Return whose a call is, when all its identifiers are remembered as one person's who has them."""
         names = user, key, anon = entry.names
         pid = self.owners.get(user or key or anon or "")
@@ -52,14 +53,14 @@ class Memory:
         if remembered is None:
             return None
         if remembered.names is names:  # the namer gives the same tuple for the same identifiers
-            return pid
+            return remembered
         owner, record, ids = self.owners.get, remembered.record, entry.ids
         agrees = (
             (user is None or record.user == ids.user)
             and (key is None or (owner(key) == pid and has_key(record, ids.key)))
             and (anon is None or (owner(anon) == pid and has_device(record, ids.anon)))
         )
-        return pid if agrees else None
+        return remembered if agrees else None
 
     def learn(self, owners: Mapping[str, str | None], lost: set[str]) -> None:
         """Remember owners that were read, and forget what another worker has changed."""
@@ -70,12 +71,5 @@ class Memory:
                 self.owners.pop(name, None)
         for pid in lost:
             self.records.pop(pid, None)
-        _trim(self.owners, self._limits[0])
-        _trim(self.records, self._limits[1])
-
-
-def _trim(known: dict[str, Any], limit: int) -> None:
-    """Forget the oldest tenth of what is too much: one by one, each time would look through the gaps of before."""
-    if len(known) > limit:
-        for name in list(islice(known, len(known) - limit + limit // 10)):
-            del known[name]
+        forget_oldest(self.owners, self._limits[0])
+        forget_oldest(self.records, self._limits[1])

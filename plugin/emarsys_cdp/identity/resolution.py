@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
+from emarsys_cdp.store.keys import Names
 from emarsys_cdp.store.record import Record
 from emarsys_cdp_hooks import Identifiers, StoredValue
 
@@ -30,7 +31,7 @@ class Entry(Struct, frozen=True, gc=False):
     message_id: str
     event_time: int
     ids: Identifiers
-    names: tuple[str | None, str | None, str | None]
+    names: Names
     values: Mapping[str, StoredValue]
 
 
