@@ -171,8 +171,7 @@ class RudderStack:
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _Group(space)
-            arrival = _arrival(metadata.receivedAt, message, now)
-            group.calls.append(make_call(job.index, message, arrival))
+            group.calls.append(make_call(job.index, message, _arrival(metadata.receivedAt, message, now)))
             if metadata.dontBatch:
                 group.alone.add(job.index)
         return list(groups.values()), settled
@@ -262,8 +261,8 @@ class RudderStack:
 
 def _arrival(received: str | None, message: dict[str, Any], now: int) -> int:
     """Return when the call arrived, in ms since 1970: as the host says, else as the call does, else now."""
-    for text in (received, message.get("receivedAt")):
+    time = None if received is None else parse_time(received)
+    if time is None:
+        text = message.get("receivedAt")
         time = parse_time(text) if isinstance(text, str) else None
-        if time is not None:
-            return time
-    return now
+    return now if time is None else time
