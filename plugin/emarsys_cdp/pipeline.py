@@ -6,7 +6,6 @@ The way of a batch of calls: the only module that knows the order of the steps.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -116,8 +115,8 @@ class Pipeline:
         accepted = self._accept(space, calls, now, settled)
         identifiers = self._steps.identifiers(space, accepted)
         values = self._steps.values(space, accepted)
-        unfit = _split_unfit(values)
-        entries = self._entries(space, accepted, identifiers, values)
+        unfit: dict[int, list[str]] = {}
+        entries = self._entries(space, accepted, identifiers, values, unfit)
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -147,15 +146,24 @@ class Pipeline:
         calls: Sequence[Call],
         identifiers: Sequence[Identifiers],
         values: Sequence[Mapping[str, Any]],
+        unfit: dict[int, list[str]],
     ) -> list[Entry]:
-        """Return the calls as the users table takes them, each value with its version."""
+        """
+        Return the calls as the users table takes them, each value with its version.
+
+        Why values do not fit is added to *unfit* by the call's position.
+        """
         entries: list[Entry] = []
         names, space_id = self._namer.names, space.id
         for call, ids, read in zip(calls, identifiers, values, strict=True):
             time, message_id = call.event_time, call.message_id
-            stored = {name: StoredValue(value, time, message_id) for name, value in read.items()}
-            of_row = names(space_id, ids.user, ids.key, ids.anon)
-            entries.append(Entry(space_id, call.type, message_id, time, ids, of_row, stored))
+            stored = {
+                name: StoredValue(value, time, message_id) for name, value in read.items() if type(value) is not Unfit
+            }
+            if len(stored) < len(read):
+                unfit[len(entries)] = [value.reason for value in read.values() if type(value) is Unfit]
+            of_call = names(space_id, ids.user, ids.key, ids.anon)
+            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored))
         return entries
 
     def _decide(
@@ -216,12 +224,9 @@ class Pipeline:
         outgoing: Sequence[Outgoing],
     ) -> None:
         """Count and log what became of the batch."""
-        if settled:
-            outcomes = Counter((call.type, _outcome(settled.get(call.index))) for call in calls)
-        else:
-            outcomes = Counter([(call.type, "request") for call in calls])
-        for (kind, outcome), number in outcomes.items():
-            self._metrics.count_calls(space.host, kind, outcome, number)
+        outcomes = [(call.type, _outcome(settled.get(call.index)) if settled else "request") for call in calls]
+        for kind, outcome in set(outcomes):
+            self._metrics.count_calls(space.host, kind, outcome, outcomes.count((kind, outcome)))
         for ids, one in zip(identifiers, added, strict=True):
             if ids.warnings or one.warnings:
                 for code in (*ids.warnings, *one.warnings):
@@ -237,16 +242,6 @@ class Pipeline:
 
 def _outcome(decision: Refused | Filtered | Postponed | None) -> str:
     return "request" if decision is None else type(decision).__name__.lower()
-
-
-def _split_unfit(values: list[dict[str, Any]]) -> dict[int, list[str]]:
-    """Take what does not fit out of each call's values; return the reasons by the call's position."""
-    unfit: dict[int, list[str]] = {}
-    for position, read in enumerate(values):
-        if Unfit in map(type, read.values()):
-            unfit[position] = [value.reason for value in read.values() if type(value) is Unfit]
-            values[position] = {name: value for name, value in read.items() if type(value) is not Unfit}
-    return unfit
 
 
 def _with_unfit(decision: Decision, reasons: list[str]) -> Decision:

@@ -84,6 +84,9 @@ class Topology:
         self, todo: Sequence[int], keys: Sequence[str], commands: Sequence[Command], replies: list[Reply]
     ) -> None:
         if self._slots is None:
+            if len(todo) == len(commands):
+                replies[:] = await self._first.run(commands)
+                return
             for index, reply in zip(todo, await self._first.run([commands[i] for i in todo]), strict=True):
                 replies[index] = reply
             return
