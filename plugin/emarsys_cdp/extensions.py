@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -102,12 +103,17 @@ def has_extensions(manager: pluggy.PluginManager) -> bool:
 
 
 class _Step(Struct, frozen=True):
-    """One implementation of a hook: whose it is, what to call, and with which arguments."""
+    """One implementation of a hook: whose it is, what to call, and what takes its arguments out of those there are."""
 
     name: str
     built_in: bool
     function: Callable[..., Any]
-    arguments: tuple[str, ...]
+    arguments: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+def _taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Return a function that takes the values of *names*; itemgetter returns a tuple for two names and more only."""
+    return itemgetter(*names) if len(names) > 1 else lambda given: tuple([given[name] for name in names])
 
 
 class Steps:
@@ -228,8 +234,12 @@ class Steps:
 
     def _ask(self, hook: str, arguments: dict[str, Any]) -> list[Any]:
         """Return the answers of all implementations that give one."""
-        answers = [_call(step, hook, arguments) for step in self._steps(hook)]
-        return [answer for answer in answers if answer is not None]
+        answers: list[Any] = []
+        for step in self._steps(hook):
+            answer = _call(step, hook, arguments)
+            if answer is not None:
+                answers.append(answer)
+        return answers
 
     def _steps(self, hook: str) -> list[_Step]:
         """Return the implementations of a hook in pluggy's order of calling: tryfirst, then the newest first."""
@@ -237,7 +247,7 @@ class Steps:
         if known is None:
             caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
             known = self._known[hook] = [
-                _Step(one.plugin_name, one.plugin_name.startswith(_BUILT_IN), one.function, tuple(one.argnames))
+                _Step(one.plugin_name, one.plugin_name.startswith(_BUILT_IN), one.function, _taker(one.argnames))
                 for one in reversed(caller.get_hookimpls())
             ]
         return known
@@ -246,7 +256,7 @@ class Steps:
 def _call(step: _Step, hook: str, arguments: dict[str, Any]) -> Any:
     """Call one implementation; an extension's error is logged and counts as no answer."""
     if step.built_in:
-        return step.function(*[arguments[name] for name in step.arguments])
+        return step.function(*step.arguments(arguments))
     try:
         return _invoke(hook, step, arguments)
     except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
@@ -256,7 +266,7 @@ def _call(step: _Step, hook: str, arguments: dict[str, Any]) -> Any:
 
 def _invoke(hook: str, step: _Step, arguments: dict[str, Any]) -> Any:
     """Call an extension's implementation and check its answer."""
-    answer = step.function(*[arguments[name] for name in step.arguments])
+    answer = step.function(*step.arguments(arguments))
     if answer is None:
         return None
     answer = list(answer)

@@ -21,21 +21,17 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
     *owns_anon* and *owns_key* tell whether the profile owns the call's anonymousId and key. Adding a call twice
     gives the same record as adding it once.
     """
-    ids, time, message_id = entry.ids, entry.event_time, entry.message_id
+    ids, time = entry.ids, entry.event_time
     if record is None:
         record = Record(entry.space, first_seen=time, last_seen=time)
-    devices, anon = record.devices, ids.anon
-    # Most calls are later than everything in the record: nothing has to be compared then, at half the price.
-    later = time > record.last_seen
-    same_key = later and ids.key is not None and ids.key == record.key
-    key, key_time, key_message, owns, former = (
-        (ids.key, time, message_id, owns_key, record.former_keys) if same_key else _key(record, entry, owns_key)
-    )
-    if later and owns_anon and devices and devices[0].value == anon:
-        devices = (Device(devices[0].value, devices[0].first_seen, time), *devices[1:])
-    else:
-        devices = _devices(devices, anon, time) if anon and owns_anon else _without(devices, anon)
-    newest = later or (time, message_id) >= (record.last_seen, record.last_message) or not record.last_type
+    elif (
+        time > record.last_seen
+        and (ids.key is None or ids.key == record.key)
+        and (ids.anon is None or (owns_anon and record.devices and record.devices[0].value == ids.anon))
+    ):
+        return _with_latest(record, entry, owns_key)
+    key, key_time, key_message, owns, former = _key(record, entry, owns_key)
+    newest = (time, entry.message_id) >= (record.last_seen, record.last_message) or not record.last_type
     return Record(
         record.space,
         record.user or ids.user,
@@ -44,12 +40,37 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
         key_message,
         owns,
         former,
-        devices,
-        record.first_seen if later else min(record.first_seen, time),
-        time if later else record.last_seen,
+        _devices(record.devices, ids.anon, time) if ids.anon and owns_anon else _without(record.devices, ids.anon),
+        min(record.first_seen, time),
+        max(record.last_seen, time),
         entry.type if newest else record.last_type,
-        message_id if newest else record.last_message,
-        {**record.values, **entry.values} if later else _values(record.values, entry.values),
+        entry.message_id if newest else record.last_message,
+        _values(record.values, entry.values),
+    )
+
+
+def _with_latest(record: Record, entry: Entry, owns_key: bool) -> Record:
+    """
+    Return the record with a call that is later than all of it, of its key and from its last device.
+
+    Most calls are such; as nothing has to be compared, this is three times as fast.
+    """
+    ids, time, message_id, devices = entry.ids, entry.event_time, entry.message_id, record.devices
+    has_key = ids.key is not None
+    return Record(
+        record.space,
+        record.user or ids.user,
+        record.key,
+        time if has_key else record.key_time,
+        message_id if has_key else record.key_message,
+        owns_key if has_key else record.owns_key,
+        record.former_keys,
+        devices if ids.anon is None else (Device(devices[0].value, devices[0].first_seen, time), *devices[1:]),
+        record.first_seen,
+        time,
+        entry.type,
+        message_id,
+        {**record.values, **entry.values},
     )
 
 

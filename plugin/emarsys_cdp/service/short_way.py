@@ -52,6 +52,9 @@ class _Exchange:
 class ShortWayProtocol(DroppableProtocol):
     """uvicorn's protocol (`http` of uvicorn.Config) for an `App`."""
 
+    cycle: Any
+    """The request of now: a cycle of uvicorn's or an `_Exchange`, which are told apart by their type."""
+
     def on_headers_complete(self) -> None:
         """Take a plain request to an endpoint of ours the short way."""
         path = PATHS.get(self.url)

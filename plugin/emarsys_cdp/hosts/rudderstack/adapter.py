@@ -156,11 +156,16 @@ class RudderStack:
         now = self._clock()
         known: dict[int, CompiledSpace | Refused | Postponed] = {}
         for job in jobs:
-            metadata, destination = job.metadata, job.destination
+            metadata, destination, raw = job.metadata, job.destination, job.message
             if job.error is not None or metadata is None or destination is None:
                 settled[job.index] = Refused(job.error or "the job has no destination")
                 continue
-            space, message = self._read(job, destination, known)
+            space = known.get(id(destination))
+            message: dict[str, Any] | str
+            if space is not None and isinstance(raw, dict):
+                message = raw
+            else:
+                space, message = self._read(job, destination, known)
             if not isinstance(space, CompiledSpace):
                 settled[job.index] = space
                 continue
@@ -189,12 +194,7 @@ class RudderStack:
             self._learn(space, partial=isinstance(message, dict))
         if not isinstance(space, CompiledSpace):
             return space, ""
-        if not isinstance(message, dict):
-            return space, read_message(message)
-        given = message.get("messageId")
-        if not isinstance(given, str) or not given:
-            raise NeedsWhole  # its id is made of everything it says
-        return space, message
+        return space, message if isinstance(message, dict) else read_message(message)
 
     def _read_dynamic(
         self, job: Job, destination: Destination
