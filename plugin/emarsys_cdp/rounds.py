@@ -12,6 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import cast
 
 from msgspec import Struct
 
@@ -154,7 +155,7 @@ def _is_lost(one: _Lost, added: Added | None) -> bool:
 
 def _answer(waiting: _Waiting) -> None:
     if waiting.missing == 0 and not waiting.done.done():
-        waiting.done.set_result([added for added in waiting.results if added is not None])
+        waiting.done.set_result(cast("list[Added]", waiting.results))
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

@@ -14,10 +14,11 @@ import time
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
+from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
 from emarsys_cdp.droppable import drop
@@ -50,7 +51,7 @@ _log = structlog.get_logger("emarsys_cdp.service")
 Headers = Iterable[tuple[bytes, bytes]]
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True):
     """What a request of ours is answered with; *headers* beside those that every answer has."""
 
     status: int
@@ -106,7 +107,7 @@ class App:
         own = path if path in (ROUTER, BATCH) else path.lower()
         if not _authorized(service, scope["headers"]):
             own = "unauthorized"
-            await _send(answer, *_UNAUTHORIZED)
+            await _send(answer, _UNAUTHORIZED)
         elif own in self._own:
             await self._transform(service, own, scope, receive, answer)
         elif path == "/features":
@@ -138,7 +139,7 @@ class App:
             reply = await self._transformed(service, path, body)
         except Exception as error:  # noqa: BLE001 - whatever our fault is, the host keeps its calls
             reply = _refusal(path, error)
-        await _send(send, *reply)
+        await _send(send, reply)
 
     async def _transformed(self, service: Service, path: str, body: bytes) -> Reply:
         return Reply(200, await self._own[path](service, body), (_VERSION,))
@@ -166,7 +167,7 @@ class App:
         except Exception as error:  # noqa: BLE001 - whatever our fault is, the host keeps its calls
             reply = _refusal(path, error)
         service.metrics.observe(path, reply.status, time.perf_counter() - started)
-        return reply._replace(headers=(_JSON, *reply.headers, _id_header(request_id)))
+        return Reply(reply.status, reply.body, (_JSON, *reply.headers, _id_header(request_id)))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -252,7 +253,7 @@ async def _features(service: Service, scope: Scope, send: Send) -> None:
         if not drop(scope):
             await _refuse(send, 503, "the stock transformer has not answered yet", _RETRY)
         return
-    await _send(send, 200, msgspec.json.encode(features))
+    await _send(send, Reply(200, msgspec.json.encode(features)))
 
 
 async def _read(receive: Receive) -> bytes:
@@ -302,10 +303,10 @@ _UNAUTHORIZED = Reply(503, _as_body("the host token is wrong: see EMARSYS_CDP_HO
 
 
 async def _refuse(send: Send, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    await _send(send, status, _as_body(reason), headers)
+    await _send(send, Reply(status, _as_body(reason), headers))
 
 
-async def _send(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+async def _send(send: Send, reply: Reply) -> None:
+    length = (b"content-length", str(len(reply.body)).encode())
+    await send({"type": "http.response.start", "status": reply.status, "headers": [_JSON, length, *reply.headers]})
+    await send({"type": "http.response.body", "body": reply.body})

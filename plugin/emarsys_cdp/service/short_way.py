@@ -136,8 +136,7 @@ class ShortWayProtocol(DroppableProtocol):
         self.on_response_complete()
 
     def _head(self, reply: Reply, keep_alive: bool) -> bytes:
-        headers = [*self.server_state.default_headers, (b"content-length", b"%d" % len(reply.body)), *reply.headers]
-        if not keep_alive:
-            headers.append((b"connection", b"close"))
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        return b"".join((STATUS_LINE[reply.status], *lines, b"\r\n"))
+        default = self.server_state.default_headers
+        lines = [b"%b: %b\r\n" % header for header in (*default, *reply.headers)]
+        end = b"content-length: %d\r\n\r\n" if keep_alive else b"content-length: %d\r\nconnection: close\r\n\r\n"
+        return b"".join((STATUS_LINE[reply.status], *lines, end % len(reply.body)))
