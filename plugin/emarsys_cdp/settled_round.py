@@ -22,7 +22,7 @@ from emarsys_cdp.worker_memory import Memory, Remembered
 
 
 class _Person(Struct, gc=False, eq=False):
-    """Somebody in the round: as remembered, with the calls so far, and how the last of them names the person."""
+    """Somebody in the round: as remembered, with the calls so far, and the row names of the last of them."""
 
     known: Remembered
     record: Record
@@ -75,21 +75,24 @@ def _recall(entries: Sequence[Entry], memory: Memory) -> list[_Person] | None:
 async def _write(persons: Sequence[_Person], memory: Memory, revisions: Iterator[int], store: Store) -> None:
     """Write the records by compare-and-set, and remember them; who was written by others has lost."""
     commits: list[Commit] = []
-    writing: list[tuple[_Person, Remembered]] = []
+    writing: list[_Person] = []
     for person in persons:
         known, record, revision = person.known, person.record, next(revisions)
         try:
             packed = pack(record, revision)
         except UNPACKABLE as error:
             person.added = Added(None, failure=unwritable(error))
-        else:
-            commits.append(Commit(known.pid, known.revision, packed))
-            writing.append((person, Remembered(known.pid, revision, record, person.names)))
+            continue
+        commits.append(Commit(known.pid, known.revision, packed))
+        person.known = Remembered(known.pid, revision, record, person.names)
+        writing.append(person)
     if not commits:
         return
-    for (person, new), done in zip(writing, await store.commit(commits), strict=True):
+    remember = memory.records
+    for person, done in zip(writing, await store.commit(commits), strict=True):
+        new = person.known
         if done:
-            memory.records[new.pid] = new
+            remember[new.pid] = new
         else:
-            memory.records.pop(new.pid, None)
+            remember.pop(new.pid, None)
             person.added = None

@@ -176,7 +176,9 @@ class RudderStack:
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _Group(space)
-            group.calls.append(make_call(job.index, message, _arrival(metadata.receivedAt, message, now)))
+            received = metadata.receivedAt
+            arrival = None if received is None else parse_time(received)
+            group.calls.append(make_call(job.index, message, _arrival(message, now) if arrival is None else arrival))
             if metadata.dontBatch:
                 group.alone.add(job.index)
         return list(groups.values()), settled
@@ -259,10 +261,8 @@ class RudderStack:
         return answers
 
 
-def _arrival(received: str | None, message: dict[str, Any], now: int) -> int:
-    """Return when the call arrived, in ms since 1970: as the host says, else as the call does, else now."""
-    time = None if received is None else parse_time(received)
-    if time is None:
-        text = message.get("receivedAt")
-        time = parse_time(text) if isinstance(text, str) else None
+def _arrival(message: dict[str, Any], now: int) -> int:
+    """Return when a call arrived whose host does not say so, in ms since 1970: as the call says, else now."""
+    text = message.get("receivedAt")
+    time = parse_time(text) if isinstance(text, str) else None
     return now if time is None else time
