@@ -8,6 +8,7 @@ is logged and passed over; only one that may drop calls stops its batch, which t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from operator import itemgetter
 from typing import Any
@@ -125,7 +126,7 @@ class Steps:
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self._manager = manager
-        self._known: dict[str, list[_Step]] = {}
+        self._steps = cache(self._find)
 
     def field_types(self) -> list[FieldType]:
         """Return the field types that extensions add."""
@@ -236,21 +237,18 @@ class Steps:
         """Return the answers of all implementations that give one."""
         answers: list[Any] = []
         for step in self._steps(hook):
-            answer = _call(step, hook, arguments)
+            answer = step.function(*step.arguments(arguments)) if step.built_in else _call(step, hook, arguments)
             if answer is not None:
                 answers.append(answer)
         return answers
 
-    def _steps(self, hook: str) -> list[_Step]:
+    def _find(self, hook: str) -> list[_Step]:
         """Return the implementations of a hook in pluggy's order of calling: tryfirst, then the newest first."""
-        known = self._known.get(hook)
-        if known is None:
-            caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
-            known = self._known[hook] = [
-                _Step(one.plugin_name, one.plugin_name.startswith(_BUILT_IN), one.function, _taker(one.argnames))
-                for one in reversed(caller.get_hookimpls())
-            ]
-        return known
+        caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
+        return [
+            _Step(one.plugin_name, one.plugin_name.startswith(_BUILT_IN), one.function, _taker(one.argnames))
+            for one in reversed(caller.get_hookimpls())
+        ]
 
 
 def _call(step: _Step, hook: str, arguments: dict[str, Any]) -> Any:

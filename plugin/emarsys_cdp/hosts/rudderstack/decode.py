@@ -311,7 +311,8 @@ def _read_destination(raw: bytes) -> Destination | str:
 
 
 def _looks_deep(data: bytes) -> bool:
-    return any(text in data for text in _DEEP)
+    arrays, objects, mixed = _DEEP
+    return arrays in data or objects in data or mixed in data
 
 
 def read_message(raw: Raw) -> dict[str, Any] | str:
