@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import structlog
 
 from emarsys_cdp.calls import make_call
@@ -15,6 +14,7 @@ from emarsys_cdp.hosts.rudderstack.decode import (
     Destination,
     Job,
     PartialReader,
+    canonical,
     decode,
     is_request,
     read_message,
@@ -28,7 +28,6 @@ from emarsys_cdp_hooks import Call, Filtered, Postponed, Refused, RetryLater, St
 HOST = "rudderstack"
 
 _log = structlog.get_logger("emarsys_cdp.rudderstack")
-_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 class NeedsWhole(Exception):
@@ -190,9 +189,11 @@ class RudderStack:
         message = job.message
         space = known.get(id(destination))
         if space is None:
-            if destination.hasDynamicConfig is not False and destination.dynamic():
+            if destination.dynamic:
                 return self._read_dynamic(job, destination)
-            space = known[id(destination)] = self._compiled(job, destination, destination.Config)
+            space = known[id(destination)] = self._compiled(
+                job, destination, destination.Config, destination.fingerprint
+            )
             self._learn(space, partial=isinstance(message, dict))
         if not isinstance(space, CompiledSpace):
             return space, ""
@@ -208,7 +209,7 @@ class RudderStack:
         if isinstance(message, str):
             return Refused(message), ""
         config, message = resolve(destination.Config, message)
-        return self._compiled(job, destination, config), message
+        return self._compiled(job, destination, config, canonical(config)), message
 
     def _learn(self, space: CompiledSpace | Refused | Postponed, *, partial: bool) -> None:
         """Let the partial reader keep what a space looks at; extensions may read anything, then there is none."""
@@ -224,14 +225,14 @@ class RudderStack:
             raise NeedsWhole
 
     def _compiled(
-        self, job: Job, destination: Destination, config: dict[str, Any]
+        self, job: Job, destination: Destination, config: dict[str, Any], fingerprint: bytes
     ) -> CompiledSpace | Refused | Postponed:
         """Return the space of a destination with these settings, or what becomes of its jobs."""
         name = (job.metadata and job.metadata.destinationId) or destination.ID
         if not name:
             return Refused("metadata.destinationId is missing: it names the destination")
         try:
-            return self._spaces.get(name, HOST, _canonical(config), config)
+            return self._spaces.get(name, HOST, fingerprint, config)
         except StopAndFix as error:
             return Refused(f"destination {name}: {error}")
         except RetryLater as error:
