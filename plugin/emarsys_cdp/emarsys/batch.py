@@ -44,8 +44,7 @@ def emarsys_cdp_build_requests(space: Space, actions: Calls, merge: bool) -> lis
     """Build the Emarsys requests of the calls' actions."""
     groups: dict[tuple[Address, ...], list[tuple[int, tuple[Action, ...]]]] = {}
     for number, (index, of_call) in enumerate(actions):
-        one = len(of_call) == 1
-        addresses = (_address(of_call[0]),) if one else tuple([_address(action) for action in of_call])
+        addresses = (_address(of_call[0]),) if len(of_call) == 1 else tuple([_address(action) for action in of_call])
         groups.setdefault(addresses if merge else (*addresses, (number,)), []).append((index, of_call))
     deliveries = [delivery for group in groups.values() for delivery in _deliveries(group)]
     return sorted(deliveries, key=lambda delivery: delivery.calls[0])

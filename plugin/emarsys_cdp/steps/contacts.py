@@ -46,7 +46,7 @@ def _decide(space: CompiledSpace, call: Call, ids: Identifiers, profile: Profile
     if len(row) == 1 and ids.key is None:
         return Refused("; ".join(left_out)) if left_out else NOTHING_MAPPED
     create = space.create == "always" or (space.create == "identify" and call.type == "identify")
-    return (UpsertContact(space.key_field, profile.key, row, create, left_out=tuple(left_out)),)
+    return (UpsertContact(space.key_field, profile.key, row, create, None, tuple(left_out)),)
 
 
 def add_mapped_fields(row: dict[str, Json], space: CompiledSpace, call: Call, profile: Profile) -> list[str]:
