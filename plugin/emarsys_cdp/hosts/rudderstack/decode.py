@@ -26,7 +26,7 @@ MAX_CALL_BYTES = 1_048_576
 MAX_DEPTH = 64
 """Deepest nesting of a call."""
 
-_DEEP = (b"]" * 64, b"}" * 64, b"}]" * 32)
+DEEP = (b"]" * 64, b"}" * 64, b"}]" * 32)
 """Text of calls that are nested deep. Looking for it is far cheaper than measuring; what escapes it does no harm:
 the decoder gives up at about a thousand levels, and what is kept of a call has a bound (steps/mapping.py)."""
 
@@ -159,7 +159,7 @@ class PartialReader:
 
     def jobs(self, body: bytes, *, array: bool) -> list[Job] | None:
         """Return the jobs of a request; None when something in it has to be looked at more closely."""
-        if len(body) > MAX_CALL_BYTES or _looks_deep(body):
+        if len(body) > MAX_CALL_BYTES or looks_deep(body):
             return None
         try:
             if not body.isascii():
@@ -332,9 +332,15 @@ def _read_destination(raw: bytes) -> Destination | str:
         return "cannot be read: it must be an object with ID and Config"
 
 
-def _looks_deep(data: bytes) -> bool:
-    arrays, objects, mixed = _DEEP
-    return arrays in data or objects in data or mixed in data
+def looks_deep(data: bytes) -> bool:
+    """
+    Tell whether one of `DEEP` is in the bytes.
+
+    Of such a run every twentieth byte is looked at first, three of which are equal then: one pass over the bytes
+    instead of three, at a third of the price.
+    """
+    sample = data[::20]
+    return (b"}}}" in sample or b"]]]" in sample) and any(text in data for text in DEEP)
 
 
 def read_message(raw: Raw) -> dict[str, Any] | str:
@@ -345,7 +351,7 @@ def read_message(raw: Raw) -> dict[str, Any] | str:
     if len(data) > MAX_CALL_BYTES:
         return f"the call has {len(data)} bytes: at most {MAX_CALL_BYTES} are read"
     try:
-        if _looks_deep(data) and (depth := depth_of(data)) > MAX_DEPTH:
+        if looks_deep(data) and (depth := depth_of(data)) > MAX_DEPTH:
             return f"the call is nested {depth} deep: at most {MAX_DEPTH} levels are read"
         return _message.decode(data)
     except msgspec.ValidationError as error:
