@@ -28,12 +28,13 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 
 def make_call(index: int, message: Mapping[str, Any], arrival: int) -> Call:
     """Return the call of a message. *arrival* is in milliseconds since 1970 and never that of a retry."""
-    kind, given = message.get("type"), message.get("messageId")
+    kind, given, text = message.get("type"), message.get("messageId"), message.get("timestamp")
+    time = parse_time(text) if type(text) is str else None
     return Call(
         index=index,
         type=kind if kind in TYPES else kind.strip().lower() if isinstance(kind, str) else "",
         message_id=given if type(given) is str and 0 < len(given) <= MAX_MESSAGE_ID else message_id(message),
-        event_time=event_time(message, arrival),
+        event_time=event_time(message, arrival) if time is None or time > arrival else time,
         arrival=arrival,
         message=message,
     )

@@ -8,12 +8,15 @@ is logged and passed over; only one that may drop calls stops its batch, which t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from operator import itemgetter
 from typing import Any
 
 import msgspec
 import pluggy
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.emarsys import batch
@@ -40,6 +43,8 @@ from emarsys_cdp_hooks import (
 BUILT_INS = (validation, identifiers, mapping, contacts, stock, batch)
 """The steps of this package: hook implementations like any extension's."""
 
+_BUILT_IN = "built-in:"
+
 _log = structlog.get_logger("emarsys_cdp.extensions")
 
 
@@ -52,7 +57,7 @@ def build_plugin_manager(found: Iterable[EntryPoint] | None = None) -> pluggy.Pl
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(specs)
     for module in BUILT_INS:
-        manager.register(module, name=f"built-in:{module.__name__.rsplit('.', 1)[1]}")
+        manager.register(module, name=f"{_BUILT_IN}{module.__name__.rsplit('.', 1)[1]}")
     manager.check_pending()
     for point in entry_points(group=PROJECT) if found is None else found:
         _register(manager, point)
@@ -98,6 +103,20 @@ def has_extensions(manager: pluggy.PluginManager) -> bool:
     return len(manager.list_name_plugin()) > len(BUILT_INS)
 
 
+class _Step(Struct, frozen=True):
+    """One implementation of a hook: whose it is, what to call, and what takes its arguments out of those there are."""
+
+    name: str
+    built_in: bool
+    function: Callable[..., Any]
+    arguments: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+
+
+def _taker(names: Sequence[str]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Return a function that takes the values of *names*; itemgetter returns a tuple for two names and more only."""
+    return itemgetter(*names) if len(names) > 1 else lambda given: tuple([given[name] for name in names])
+
+
 class Steps:
     """
     The hooks as functions over a batch: combines answers and keeps extensions apart.
@@ -107,20 +126,20 @@ class Steps:
 
     def __init__(self, manager: pluggy.PluginManager) -> None:
         self._manager = manager
-        self._known: dict[str, list[tuple[str, Any]]] = {}
+        self._steps = cache(self._find)
 
     def field_types(self) -> list[FieldType]:
         """Return the field types that extensions add."""
         return [
-            replace(one, convert=_guarded(name, one))
-            for name, function in self._implementations("field_types")
-            for one in self._call(name, "field_types", function, {}) or ()
+            replace(one, convert=_guarded(step.name, one))
+            for step in self._steps("field_types")
+            for one in _call(step, "field_types", {}) or ()
         ]
 
     def enrich(self, space: Space, calls: Sequence[Call], now: int) -> Sequence[Call]:
         """Return the calls as extensions change them, one extension after the other."""
-        for name, function in self._implementations("enrich_calls"):
-            answer = self._call(name, "enrich_calls", function, {"space": space, "calls": calls, "now": now})
+        for step in self._steps("enrich_calls"):
+            answer = _call(step, "enrich_calls", {"space": space, "calls": calls, "now": now})
             if answer is not None:
                 calls = answer
         return calls
@@ -134,34 +153,37 @@ class Steps:
 
         """
         reasons: list[str | None] = [None] * len(calls)
-        if not self._implementations("drop_calls"):
-            return reasons
-        arguments = {"space": space, "calls": calls, "now": now}
-        for name, function in self._implementations("drop_calls"):
+        for step in self._steps("drop_calls"):
             try:
-                answer = _invoke("drop_calls", function, arguments)
+                answer = _invoke("drop_calls", step, {"space": space, "calls": calls, "now": now})
             except Exception as error:
-                _log.exception("extension_failed", extension=name, hook="drop_calls", error=_text(error))
-                raise RetryLater(f"extension {name}, which may drop calls, failed: {_text(error)}") from error
+                _log.exception("extension_failed", extension=step.name, hook="drop_calls", error=_text(error))
+                raise RetryLater(f"extension {step.name}, which may drop calls, failed: {_text(error)}") from error
             reasons = [old or new for old, new in zip(reasons, answer or reasons, strict=True)]
         return reasons
 
     def validate(self, space: Space, calls: Sequence[Call]) -> list[Refused | None]:
         """Return for each call the first refusal."""
+        answers = self._ask("validate_calls", {"space": space, "calls": calls})
+        if len(answers) == 1:
+            return list(answers[0])
         refusals: list[Refused | None] = [None] * len(calls)
-        for answer in self._ask("validate_calls", {"space": space, "calls": calls}):
+        for answer in answers:
             refusals = [old or new for old, new in zip(refusals, answer, strict=True)]
         return refusals
 
     def identifiers(self, space: Space, calls: Sequence[Call]) -> Sequence[Identifiers]:
         """Return who each call is of, by the first answer."""
-        for answer in self._ask("read_identifiers", {"space": space, "calls": calls}):
-            return list(answer)
+        arguments = {"space": space, "calls": calls}
+        for step in self._steps("read_identifiers"):
+            answer = _call(step, "read_identifiers", arguments)
+            if answer is not None:
+                return list(answer)
         return [Identifiers()] * len(calls)
 
     def values(self, space: Space, calls: Sequence[Call]) -> list[dict[str, Any]]:
         """Return the values of data maps of each call; extensions win over the built-in step."""
-        answers = list(self._ask("map_values", {"space": space, "calls": calls}))
+        answers = self._ask("map_values", {"space": space, "calls": calls})
         if len(answers) == 1:
             return list(answers[0])
         joined: list[dict[str, Any]] = [{} for _ in calls]
@@ -186,7 +208,7 @@ class Steps:
             "profiles": profiles,
             "now": now,
         }
-        answers = list(self._ask("decide_actions", arguments))
+        answers = self._ask("decide_actions", arguments)
         if len(answers) == 1:
             return list(answers[0])
         return [join(list(decisions)) for decisions in zip(*reversed(answers), strict=True)]
@@ -201,44 +223,48 @@ class Steps:
             RetryLater: no step gave such an answer.
 
         """
-        wanted = sorted(index for index, _ in actions)
         arguments = {"space": space, "actions": actions, "merge": merge}
-        for answer in self._ask("build_requests", arguments):
-            if sorted(index for delivery in answer for index in delivery.calls) == wanted:
+        for step in self._steps("build_requests"):
+            answer = _call(step, "build_requests", arguments)
+            if answer is None:
+                continue
+            if sum([len(delivery.calls) for delivery in answer]) == len(actions):  # an extension's are checked by index
                 return list(answer)
-            _log.error("deliveries_incomplete", space=space.id, wanted=len(wanted))
+            _log.error("deliveries_incomplete", space=space.id, wanted=len(actions))
         raise RetryLater("no step built the requests of every call")
 
-    def _ask(self, hook: str, arguments: dict[str, Any]) -> Iterable[Any]:
-        for name, function in self._implementations(hook):
-            answer = self._call(name, hook, function, arguments)
+    def _ask(self, hook: str, arguments: dict[str, Any]) -> list[Any]:
+        """Return the answers of all implementations that give one."""
+        answers: list[Any] = []
+        for step in self._steps(hook):
+            answer = step.function(*step.arguments(arguments)) if step.built_in else _call(step, hook, arguments)
             if answer is not None:
-                yield answer
+                answers.append(answer)
+        return answers
 
-    def _implementations(self, hook: str) -> list[tuple[str, Any]]:
+    def _find(self, hook: str) -> list[_Step]:
         """Return the implementations of a hook in pluggy's order of calling: tryfirst, then the newest first."""
-        known = self._known.get(hook)
-        if known is None:
-            caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
-            known = [(one.plugin_name, one) for one in reversed(caller.get_hookimpls())]
-            self._known[hook] = known
-        return known
-
-    def _call(self, name: str, hook: str, implementation: Any, arguments: dict[str, Any]) -> Any:
-        """Call one implementation; an extension's error is logged and counts as no answer."""
-        if name.startswith("built-in:"):
-            return implementation.function(*[arguments[one] for one in implementation.argnames])
-        try:
-            return _invoke(hook, implementation, arguments)
-        except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
-            _log.exception("extension_failed", extension=name, hook=hook, error=_text(error))
-            return None
+        caller = getattr(self._manager.hook, f"{PROJECT}_{hook}")
+        return [
+            _Step(one.plugin_name, one.plugin_name.startswith(_BUILT_IN), one.function, _taker(one.argnames))
+            for one in reversed(caller.get_hookimpls())
+        ]
 
 
-def _invoke(hook: str, implementation: Any, arguments: dict[str, Any]) -> Any:
+def _call(step: _Step, hook: str, arguments: dict[str, Any]) -> Any:
+    """Call one implementation; an extension's error is logged and counts as no answer."""
+    if step.built_in:
+        return step.function(*step.arguments(arguments))
+    try:
+        return _invoke(hook, step, arguments)
+    except Exception as error:  # noqa: BLE001 - whatever an extension raises, the others run on
+        _log.exception("extension_failed", extension=step.name, hook=hook, error=_text(error))
+        return None
+
+
+def _invoke(hook: str, step: _Step, arguments: dict[str, Any]) -> Any:
     """Call an extension's implementation and check its answer."""
-    function: Callable[..., Any] = implementation.function
-    answer = function(*[arguments[name] for name in implementation.argnames])
+    answer = step.function(*step.arguments(arguments))
     if answer is None:
         return None
     answer = list(answer)

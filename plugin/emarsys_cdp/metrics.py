@@ -1,11 +1,20 @@
-"""Counters for Prometheus: what came in, what became of it, what went out. No label holds personal data."""
+"""
+Counters for Prometheus: what came in, what became of it, what went out. No label holds personal data.
+
+What is counted is noted, and given to Prometheus' counters when somebody looks or there is a lot of it: one by one,
+their locks and labels cost twice as much.
+"""
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.registry import Collector
+
+MAX_NOTED = 100
+"""Times of one kind that are noted at most."""
 
 KNOWN_TYPES = frozenset(("identify", "track", "page", "screen", "group", "alias"))
 
@@ -14,12 +23,12 @@ USER_LENGTH = 8
 """Characters of an API user's hash that tell it from others."""
 
 
-class Metrics:
+class Metrics(Collector):
     """The counters of one process, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.exposed: Collector = self.registry
+        self.exposed: Collector = self
         """What /metrics shows: these counters, or with several workers those of all of them."""
         self._calls = Counter(
             "emarsys_cdp_calls",
@@ -69,22 +78,20 @@ class Metrics:
             ("path", "status"),
             registry=self.registry,
         )
-
-        self._of_calls = lru_cache(1024)(self._calls.labels)
-        self._of_requests = lru_cache(64)(self._requests.labels)
-        self._of_seconds = lru_cache(256)(self._seconds.labels)
+        self._noted: defaultdict[tuple[Counter, tuple[str, ...]], int] = defaultdict(int)
+        self._times: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
 
     def count_calls(self, host: str, kind: str, outcome: str, number: int = 1) -> None:
         """Count calls; an unknown type counts as `other`."""
-        self._of_calls(host, kind if kind in KNOWN_TYPES else "other", outcome).inc(number)
+        self._noted[self._calls, (host, kind if kind in KNOWN_TYPES else "other", outcome)] += number
 
     def count_warning(self, code: str) -> None:
         """Count a call with a warning."""
-        self._warnings.labels(code).inc()
+        self._noted[self._warnings, (code,)] += 1
 
     def count_request(self, path: str) -> None:
         """Count a request by the first part of its path: contact, contactlist, event."""
-        self._of_requests(path.split("/", 1)[0]).inc()
+        self._noted[self._requests, (path.split("/", 1)[0],)] += 1
 
     def count_delivery(self, path: str, outcome: str) -> None:
         """Count a row of a request that we sent, by the first part of the request's path."""
@@ -99,8 +106,27 @@ class Metrics:
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""
-        self._of_seconds(path, str(status)).observe(seconds)
+        times = self._times[path, status]
+        times.append(seconds)
+        if len(times) >= MAX_NOTED:
+            self._settle()
 
     def expose(self) -> bytes:
         """Return all counters in Prometheus' text format."""
         return generate_latest(self.exposed)
+
+    def collect(self) -> Iterable[Metric]:
+        """Return all metrics with everything that was noted."""
+        self._settle()
+        return self.registry.collect()
+
+    def _settle(self) -> None:
+        """Give what was noted to Prometheus' counters."""
+        for (counter, labels), number in self._noted.items():
+            counter.labels(*labels).inc(number)
+        for (path, status), times in self._times.items():
+            histogram = self._seconds.labels(path, str(status))
+            for seconds in times:
+                histogram.observe(seconds)
+        self._noted.clear()
+        self._times.clear()

@@ -12,7 +12,6 @@ record that the store lost in a fail-over, and that another worker has written s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -26,24 +25,23 @@ from emarsys_cdp.identity.resolution import (
     Entry,
     Resolution,
     has_device,
+    has_key,
     live_owner,
     resolve,
 )
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import SHARED, owned_by, owner
 from emarsys_cdp.store.record import HEADER_BYTES, Record, UnreadableRecord, header, pack, profile, unpack
+from emarsys_cdp.worker_memory import Memory, Remembered
 from emarsys_cdp_hooks import Profile
-
-MAX_OWNERS = 200_000
-"""Owners of identifiers that a worker remembers; about 200 bytes each."""
-
-MAX_RECORDS = 10_000
-"""Records that a worker remembers; about 1.5 KB each."""
 
 MAX_DETACHES = 20
 """Tries to take a shared device from a person whom other workers keep writing."""
 
 RANKS = (USER, KEY, ANON)
+
+UNPACKABLE = (TypeError, ValueError, OverflowError)
+"""What packing a record raises when a value cannot be stored."""
 
 
 class Added(Struct, frozen=True, gc=False):
@@ -58,35 +56,18 @@ class Added(Struct, frozen=True, gc=False):
     failure: str | None = None
 
 
-class Memory:
-    """
-    What this worker has seen last: owners of identifiers, and records with their revision.
-
-    All of it is a hint. A remembered owner counts when the profile's own record still has the identifier; a
-    remembered record counts when the store still has its revision, which a commit checks anyway.
-    """
-
-    def __init__(self, owners: int = MAX_OWNERS, records: int = MAX_RECORDS) -> None:
-        self._limits = (owners, records)
-        self.owners: dict[str, str] = {}
-        self.records: dict[str, tuple[int, Record]] = {}
-
-    def learn(self, owners: Mapping[str, str | None], lost: set[str]) -> None:
-        """Remember owners that were read, and forget what another worker has changed."""
-        for name, pid in owners.items():
-            if pid and pid not in lost:
-                self.owners[name] = pid
-            else:
-                self.owners.pop(name, None)
-        for pid in lost:
-            self.records.pop(pid, None)
-        _trim(self.owners, self._limits[0])
-        _trim(self.records, self._limits[1])
+async def find_outdated(store: Store, revisions: Mapping[str, int]) -> set[str]:
+    """Return remembered people who are no longer as remembered; those that are written are checked then."""
+    if not revisions:
+        return set()
+    pids = list(revisions)
+    stored = zip(pids, await store.read_records(pids), strict=True)
+    return {pid for pid, record in stored if (record or b"")[:HEADER_BYTES] != header(revisions[pid])}
 
 
-def _trim(known: dict[str, Any], limit: int) -> None:
-    while len(known) > limit:
-        del known[next(iter(known))]
+def unwritable(error: Exception) -> str:
+    """Return why the calls of a person cannot be added."""
+    return f"a value cannot be stored: {error}"
 
 
 class Round:
@@ -120,7 +101,8 @@ class Round:
         """Return the result of each entry, None for those that have to be tried again."""
         await self._read(store)
         self._resolutions = [self._apply(entry) for entry in self._entries]
-        outdated = await self._outdated(store)
+        unchanged = {pid: self._revisions[pid] for pid in self._remembered if pid not in self._changed}
+        outdated = await find_outdated(store, unchanged)
         if outdated:
             self._memory.learn({}, outdated)
             return [None] * len(self._entries)
@@ -157,7 +139,7 @@ class Round:
             if remembered is None:
                 missing.append(pid)
             else:
-                self._revisions[pid], self._records[pid] = remembered
+                self._revisions[pid], self._records[pid] = remembered.revision, remembered.record
                 self._remembered.append(pid)
         if missing:
             await self._fetch(store, missing)
@@ -169,14 +151,6 @@ class Round:
                     self._revisions[pid], self._records[pid] = unpack(stored)
                 except UnreadableRecord as error:
                     self._unreadable[pid] = f"profile {pid}: {error}"
-
-    async def _outdated(self, store: Store) -> set[str]:
-        """Return remembered people who are no longer as remembered; those that are written are checked then."""
-        pids = [pid for pid in self._remembered if pid not in self._changed]
-        if not pids:
-            return set()
-        stored = zip(pids, await store.read_records(pids), strict=True)
-        return {pid for pid, record in stored if (record or b"")[:HEADER_BYTES] != header(self._revisions[pid])}
 
     def _stale(self) -> list[str]:
         """
@@ -195,7 +169,7 @@ class Round:
                     stale[user] = None
             if key is not None and (pid := owners[key]):
                 record = records.get(pid)
-                if record is None or not (record.key == ids.key or ids.key in record.former_keys):
+                if record is None or not has_key(record, ids.key):
                     stale[key] = None
             if anon is not None and (pid := owners[anon]):
                 record = records.get(pid)
@@ -264,7 +238,7 @@ class Round:
         remember, records = self._memory.records, self._records
         for pid, revision in written.items():
             if pid not in self._lost:
-                remember[pid] = (revision, records[pid])
+                remember[pid] = Remembered(pid, revision, records[pid])
         for pid in self._detached:
             remember.pop(pid, None)
 
@@ -276,8 +250,8 @@ class Round:
             stub = expected == 0
             try:
                 packed = pack(replace(record, stub=True) if stub else record, revision)
-            except (TypeError, ValueError, OverflowError) as error:
-                self._unwritable[pid] = f"a value cannot be stored: {error}"
+            except UNPACKABLE as error:
+                self._unwritable[pid] = unwritable(error)
                 continue
             commits.append(Commit(pid, expected, packed, stub))
             revisions[pid] = revision

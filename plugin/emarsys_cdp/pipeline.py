@@ -6,7 +6,6 @@ The way of a batch of calls: the only module that knows the order of the steps.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -128,12 +127,9 @@ class Pipeline:
         settled: dict[int, Refused | Filtered | Postponed] = {}
         accepted = self._accept(space, calls, now, settled)
         identifiers = self._steps.identifiers(space, accepted)
-        unfit: list[list[str]] = []
         values = self._steps.values(space, accepted)
-        entries = [
-            self._entry(space, call, ids, _stored(call, read, unfit))
-            for call, ids, read in zip(accepted, identifiers, values, strict=True)
-        ]
+        unfit: dict[int, list[str]] = {}
+        entries = self._entries(space, accepted, identifiers, values, unfit)
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -146,17 +142,42 @@ class Pipeline:
         """Return the calls that go on; what is dropped or refused is settled."""
         calls = self._steps.enrich(space, calls, now)
         reasons = self._steps.drop(space, calls, now)
-        for call, reason in zip(calls, reasons, strict=True):
-            if reason is not None:
-                settled[call.index] = Filtered(reason)
-        for call, refusal in zip(calls, self._steps.validate(space, calls), strict=True):
-            if refusal is not None:
-                settled.setdefault(call.index, refusal)
+        refusals = self._steps.validate(space, calls)
+        if reasons.count(None) < len(calls):
+            settled |= {
+                call.index: Filtered(reason) for call, reason in zip(calls, reasons, strict=True) if reason is not None
+            }
+        if refusals.count(None) < len(calls):
+            for call, refusal in zip(calls, refusals, strict=True):
+                if refusal is not None:
+                    settled.setdefault(call.index, refusal)
         return calls if not settled else [call for call in calls if call.index not in settled]
 
-    def _entry(self, space: CompiledSpace, call: Call, ids: Identifiers, values: dict[str, StoredValue]) -> Entry:
-        names = self._namer.names(space.id, ids.user, ids.key, ids.anon)
-        return Entry(space.id, call.type, call.message_id, call.event_time, ids, names, values)
+    def _entries(
+        self,
+        space: CompiledSpace,
+        calls: Sequence[Call],
+        identifiers: Sequence[Identifiers],
+        values: Sequence[Mapping[str, Any]],
+        unfit: dict[int, list[str]],
+    ) -> list[Entry]:
+        """
+        Return the calls as the users table takes them, each value with its version.
+
+        Why values do not fit is added to *unfit* by the call's position.
+        """
+        entries: list[Entry] = []
+        names, space_id = self._namer.names, space.id
+        for call, ids, read in zip(calls, identifiers, values, strict=True):
+            time, message_id = call.event_time, call.message_id
+            stored = {
+                name: StoredValue(value, time, message_id) for name, value in read.items() if type(value) is not Unfit
+            }
+            if len(stored) < len(read):
+                unfit[len(entries)] = [value.reason for value in read.values() if type(value) is Unfit]
+            of_call = names(space_id, ids.user, ids.key, ids.anon)
+            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored))
+        return entries
 
     def _decide(
         self,
@@ -164,11 +185,13 @@ class Pipeline:
         calls: Sequence[Call],
         identifiers: Sequence[Identifiers],
         profiles: Sequence[Profile | None],
-        unfit: Sequence[list[str]],
+        unfit: Mapping[int, list[str]],
         now: int,
     ) -> list[Decision]:
         decisions = self._steps.decide(space, calls, identifiers, profiles, now)
-        return [_with_unfit(*parts) if parts[1] else parts[0] for parts in zip(decisions, unfit, strict=True)]
+        for position, reasons in unfit.items():
+            decisions[position] = _with_unfit(decisions[position], reasons)
+        return decisions
 
     async def _outgoing(
         self,
@@ -214,12 +237,9 @@ class Pipeline:
         outgoing: Sequence[Outgoing],
     ) -> None:
         """Count and log what became of the batch."""
-        if settled:
-            outcomes = Counter((call.type, _outcome(settled.get(call.index))) for call in calls)
-        else:
-            outcomes = Counter([(call.type, "request") for call in calls])
-        for (kind, outcome), number in outcomes.items():
-            self._metrics.count_calls(space.host, kind, outcome, number)
+        outcomes = [(call.type, _outcome(settled.get(call.index)) if settled else "request") for call in calls]
+        for kind, outcome in set(outcomes):
+            self._metrics.count_calls(space.host, kind, outcome, outcomes.count((kind, outcome)))
         for ids, one in zip(identifiers, added, strict=True):
             if ids.warnings or one.warnings:
                 for code in (*ids.warnings, *one.warnings):
@@ -243,20 +263,6 @@ def _subjects(
 
 def _outcome(decision: Refused | Filtered | Postponed | None) -> str:
     return "request" if decision is None else type(decision).__name__.lower()
-
-
-def _stored(call: Call, read: Mapping[str, Any], unfit: list[list[str]]) -> dict[str, StoredValue]:
-    """Return a call's values with their version; the reasons of those that do not fit are added to *unfit*."""
-    time, message_id = call.event_time, call.message_id
-    values = {}
-    reasons: list[str] = []
-    for name, value in read.items():
-        if type(value) is Unfit:
-            reasons.append(value.reason)
-        else:
-            values[name] = StoredValue(value, time, message_id)
-    unfit.append(reasons)
-    return values
 
 
 def _with_unfit(decision: Decision, reasons: list[str]) -> Decision:

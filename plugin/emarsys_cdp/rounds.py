@@ -12,14 +12,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import cast
 
 from msgspec import Struct
 
 from emarsys_cdp.identity.resolution import Entry
-from emarsys_cdp.one_round import Added, Memory, Round
+from emarsys_cdp.one_round import Added, Round
+from emarsys_cdp.settled_round import settle
 from emarsys_cdp.store import Store, StoreUnavailable
+from emarsys_cdp.worker_memory import Memory
 
-__all__ = ["Added", "Memory", "Rounds"]
+__all__ = ["Added", "Rounds"]
 
 MAX_CALLS = 2000
 """Calls of one round."""
@@ -94,9 +97,8 @@ class Rounds:
             entries = [one.waiting.entries[one.index] for one in lost]
             for waiting in new:
                 entries += waiting.entries
-            round_ = Round(entries, self._new_pid, self._revisions, self._memory)
             try:
-                results = await round_.run(self._store)
+                results = await self._round(entries)
             except Exception as error:  # noqa: BLE001 - whoever waits has to learn of it, whatever it is
                 for waiting in (*new, *(one.waiting for one in lost)):
                     _fail(waiting, error)
@@ -104,6 +106,12 @@ class Rounds:
             else:
                 again = [one for one, added in zip(lost, results, strict=False) if _is_lost(one, added)]
                 lost = again + _distribute(new, results, len(lost))
+
+    async def _round(self, entries: list[Entry]) -> list[Added | None]:
+        results = await settle(entries, self._memory, self._revisions, self._store)
+        if results is None:
+            results = await Round(entries, self._new_pid, self._revisions, self._memory).run(self._store)
+        return results
 
     def _arrived(self, room: int) -> list[_Waiting]:
         """Return the next requests that fit, whole: at least one when there is one."""
@@ -147,7 +155,7 @@ def _is_lost(one: _Lost, added: Added | None) -> bool:
 
 def _answer(waiting: _Waiting) -> None:
     if waiting.missing == 0 and not waiting.done.done():
-        waiting.done.set_result([added for added in waiting.results if added is not None])
+        waiting.done.set_result(cast("list[Added]", waiting.results))
 
 
 def _fail(waiting: _Waiting, error: Exception) -> None:

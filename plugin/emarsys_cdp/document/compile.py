@@ -43,7 +43,8 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     *parts* are those of a message that the built-in steps look at.
 
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
-    meaning of RudderStack's stock Emarsys settings.
+    meaning of RudderStack's stock Emarsys settings. *sent* has name, field and conversion of the data maps whose
+    values are sent in rows of contacts.
     """
 
     credentials: Credentials
@@ -52,6 +53,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     create: str
     parts: Parts
     stock: StockMapping | None = None
+    sent: tuple[tuple[str, str, Callable[[Value, str], Json]], ...] = ()
 
 
 class Compiler:
@@ -136,10 +138,12 @@ class Compiler:
         """Return the space of a document that `read` accepted (or the default one)."""
         timezone = document.settings.timezone
         identity = document.identity
+        key_field = self.field_id(identity.key_field)
+        maps = tuple(self._compile_map(data_map, timezone) for data_map in document.data_maps)
         return CompiledSpace(
             id=space,
             host=host,
-            key_field=self.field_id(identity.key_field),
+            key_field=key_field,
             timezone=timezone,
             credentials=credentials,
             reader=Reader(
@@ -147,9 +151,14 @@ class Compiler:
                 identity.key_type,
                 frozenset(value.lower() for value in identity.blocked),
             ),
-            maps=tuple(self._compile_map(data_map, timezone) for data_map in document.data_maps),
+            maps=maps,
             create=document.contacts.create,
             parts=parts_of([identity.primary_key, *(data_map.path for data_map in document.data_maps)]),
+            sent=tuple(
+                (one.name, one.field, one.convert)
+                for one in maps
+                if one.field is not None and one.convert is not None and one.field != key_field
+            ),
         )
 
     def _compile_map(self, data_map: DataMap, timezone: str) -> CompiledMap:

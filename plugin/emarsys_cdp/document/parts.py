@@ -8,7 +8,9 @@ reading all of them, and reading is the largest cost of a call.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, TypeAlias, TypedDict
+from typing import Annotated, Any, Required, TypeAlias, TypedDict
+
+from msgspec import Meta
 
 from emarsys_cdp.values.paths import parse_path
 
@@ -49,9 +51,11 @@ def message_type(parts: Parts) -> Any:
     """
     Return a type for `msgspec.json.Decoder` whose values are messages with these parts and no others.
 
-    No type is checked but that of the context, which is an object; other messages raise `msgspec.ValidationError`.
+    The context is an object, and messageId a text that is not empty: without one the id is made of everything a
+    message says. Other messages raise `msgspec.ValidationError`; no other type is checked.
     """
     fields: dict[str, Any] = {part: Any for part in parts if not part.startswith(f"{_CONTEXT}.")}
+    fields["messageId"] = Required[Annotated[str, Meta(min_length=1)]]
     children = {part.partition(".")[2]: Any for part in parts if part.startswith(f"{_CONTEXT}.")}
     if children and _CONTEXT not in fields:
         fields[_CONTEXT] = _object(children)

@@ -44,8 +44,10 @@ def emarsys_cdp_build_requests(space: Space, actions: Calls, merge: bool) -> lis
     """Build the Emarsys requests of the calls' actions."""
     groups: dict[tuple[Address, ...], list[tuple[int, tuple[Action, ...]]]] = {}
     for number, (index, of_call) in enumerate(actions):
-        addresses = tuple([_address(action) for action in of_call])
+        addresses = (_address(of_call[0]),) if len(of_call) == 1 else tuple([_address(action) for action in of_call])
         groups.setdefault(addresses if merge else (*addresses, (number,)), []).append((index, of_call))
+    if len(groups) == 1:
+        return _deliveries(next(iter(groups.values())))
     deliveries = [delivery for group in groups.values() for delivery in _deliveries(group)]
     return sorted(deliveries, key=lambda delivery: delivery.calls[0])
 
@@ -90,7 +92,7 @@ def _end_by_count(group: Calls, start: int) -> int:
 
 def _cut_by_size(group: Calls) -> list[Delivery]:
     """Return one delivery, or those of both halves when a body is too large."""
-    requests = tuple(_request([actions[position] for _, actions in group]) for position in range(len(group[0][1])))
+    requests = tuple([_request(actions) for actions in zip(*[of_call for _, of_call in group], strict=True)])
     if len(group) > 1 and any(_is_too_large(request) for request in requests):
         middle = len(group) // 2
         return _cut_by_size(group[:middle]) + _cut_by_size(group[middle:])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from emarsys_cdp.values.paths import Getter
+from emarsys_cdp.values.remembered import forget_oldest
 from emarsys_cdp.values.text import decimal_text, nfc
 from emarsys_cdp_hooks import Identifiers
 
@@ -47,15 +47,24 @@ class Reader:
         self._primary_key = primary_key
         self._key_type = key_type
         self._blocked = BLOCKED | blocked
-        self._known = lru_cache(REMEMBERED)(self._identifiers)
+        self._known: dict[tuple[str | None, str | None, str | None], Identifiers] = {}
 
     def read(self, message: Mapping[str, Any]) -> Identifiers:
         """Return what the call says about its person; a refused identifier becomes a warning."""
         parts = (message.get("userId"), self._primary_key(message), message.get("anonymousId"))
-        for part in parts:
-            if part is not None and (type(part) is not str or len(part) > MAX_LENGTH):
-                return self._identifiers(*parts)
-        return self._known(*parts)
+        try:
+            known = self._known.get(parts)
+        except TypeError:  # a list or an object cannot be looked up, and is no identifier
+            known = None
+        return self._read(*parts) if known is None else known
+
+    def _read(self, *parts: Any) -> Identifiers:
+        """Return the identifiers of parts that are new, and remember those of texts of usual length."""
+        found = self._identifiers(*parts)
+        if all(part is None or (type(part) is str and len(part) <= MAX_LENGTH) for part in parts):
+            self._known[parts] = found
+            forget_oldest(self._known, REMEMBERED)
+        return found
 
     def _identifiers(self, raw_user: Any, raw_key: Any, raw_anon: Any) -> Identifiers:
         user, user_warning = self._text(raw_user)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
+from emarsys_cdp.store.keys import Names
 from emarsys_cdp.store.record import Record
 from emarsys_cdp_hooks import Identifiers, StoredValue
 
@@ -30,7 +31,7 @@ class Entry(Struct, frozen=True, gc=False):
     message_id: str
     event_time: int
     ids: Identifiers
-    names: tuple[str | None, str | None, str | None]
+    names: Names
     values: Mapping[str, StoredValue]
 
 
@@ -67,6 +68,11 @@ def compatible(record: Record, user: str | None, key: str | None) -> bool:
     return (record.user is None or user is None or record.user == user) and (
         record.key is None or key is None or record.key == key
     )
+
+
+def has_key(record: Record, key: str | None) -> bool:
+    """Tell whether a key is the record's of now, or was."""
+    return record.key == key or key in record.former_keys
 
 
 def has_device(record: Record, anon: str | None) -> bool:

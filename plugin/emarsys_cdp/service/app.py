@@ -3,7 +3,7 @@ The HTTP side: which path is whose.
 
 The host's endpoints are answered in this ASGI application itself, because a router in front of them costs more than
 the rest of a small request; everything else that is ours is a Starlette application, and what is not ours goes to
-the stock transformer.
+the stock transformer. A server that has read a whole request may have it answered without ASGI (`short_way.py`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import asyncio
 import hmac
 import time
 from base64 import b64decode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from typing import Any
 
 import msgspec
 import structlog
+from msgspec import Struct
 from starlette.types import Message, Receive, Scope, Send
 
 from emarsys_cdp.droppable import drop
@@ -51,6 +53,17 @@ _VERSION = (b"apiversion", b"2")
 _RETRY = ((b"x-rudder-should-retry", b"true"), (b"x-rudder-error-reason", b"emarsys-cdp"))
 
 _log = structlog.get_logger("emarsys_cdp.service")
+
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+
+class Reply(Struct, frozen=True):
+    """What a request of ours is answered with; *headers* beside those that every answer has."""
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class TooLarge(DropCall):
@@ -98,13 +111,13 @@ class App:
 
     async def _answer(self, service: Service, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request_id = _header(scope, b"x-request-id") or self._new_id()
+        request_id = _header(scope["headers"], b"x-request-id") or self._new_id()
         structlog.contextvars.bind_contextvars(request=request_id)
         answer = _Recorder(send, request_id)
         own = path if path in EXACT else path.lower()
-        if not _authorized(service, scope):
+        if not _authorized(service, scope["headers"]):
             own = "unauthorized"
-            await _refuse(answer, 503, "the host token is wrong: see EMARSYS_CDP_HOST_TOKEN", _RETRY)
+            await _send(answer, _UNAUTHORIZED)
         elif own in self._own:
             await self._transform(service, own, scope, receive, answer)
         elif path == "/features":
@@ -133,21 +146,40 @@ class App:
                 send.untouched = True
                 await service.upstream.forward(scope, receive, send, body)
                 return
-            reply = await self._own[path](service, body)
-        except TooLarge as error:
-            await _refuse(send, 413, str(error), (_VERSION,))
-        except DropCall as error:
-            _log.warning("request_refused", path=path, reason=str(error))
-            await _refuse(send, 400, str(error), (_VERSION,))
-        except RetryLater as error:
-            _log.error("request_postponed", path=path, reason=str(error))
-            await _refuse(send, 503, str(error), _RETRY)
+            reply = await self._transformed(service, path, body)
         except Exception as error:  # noqa: BLE001 - whatever our fault is, the host keeps its calls
-            _log.exception("request_failed", path=path)
-            await _refuse(send, 503, f"a fault of emarsys-cdp ({type(error).__name__})", _RETRY)
-        else:
-            status, answer = reply if isinstance(reply, tuple) else (200, reply)
-            await _send(send, status, answer, (_VERSION,))
+            reply = _refusal(path, error)
+        await _send(send, reply)
+
+    async def _transformed(self, service: Service, path: str, body: bytes) -> Reply:
+        answer = await self._own[path](service, body)
+        status, found = answer if isinstance(answer, tuple) else (200, answer)
+        return Reply(status, found, (_VERSION,))
+
+    def directly(self, path: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Reply] | None:
+        """
+        Return what answers a POST to a transform endpoint, with all that a request of ours gets.
+
+        None when it has to come over ASGI: the service is starting, or the request is for the stock transformer.
+        """
+        service = self._service
+        if service is None or (service.upstream is not None and not _for_emarsys(path, body)):
+            return None
+        return self._answer_directly(service, path, headers, body)
+
+    async def _answer_directly(self, service: Service, path: str, headers: Headers, body: bytes) -> Reply:
+        started = time.perf_counter()
+        request_id = _header(headers, b"x-request-id") or self._new_id()
+        structlog.contextvars.bind_contextvars(request=request_id)
+        try:
+            if _authorized(service, headers):
+                reply = await self._transformed(service, path, body)
+            else:
+                path, reply = "unauthorized", _UNAUTHORIZED
+        except Exception as error:  # noqa: BLE001 - whatever our fault is, the host keeps its calls
+            reply = _refusal(path, error)
+        service.metrics.observe(path, reply.status, time.perf_counter() - started)
+        return Reply(reply.status, reply.body, (_JSON, *reply.headers, _id_header(request_id)))
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -172,7 +204,7 @@ class _Recorder:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
-        self._id = (b"x-request-id", request_id.encode("latin-1", "replace"))
+        self._id = _id_header(request_id)
         self.status = 0
         self.untouched = False
 
@@ -206,19 +238,23 @@ def _for_emarsys(path: str, body: bytes) -> bool:
     return path not in (ROUTER, BATCH) or destination_type(body) == DESTINATION_TYPE
 
 
-def _header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
+def _header(headers: Headers, name: bytes) -> str | None:
+    for key, value in headers:
         if key == name:
             return bytes(value).decode("latin-1")[:200]
     return None
 
 
-def _authorized(service: Service, scope: Scope) -> bool:
+def _id_header(request_id: str) -> tuple[bytes, bytes]:
+    return b"x-request-id", request_id.encode("latin-1", "replace")
+
+
+def _authorized(service: Service, headers: Headers) -> bool:
     """Compare the host token, sent as bearer token or as the password of basic authentication."""
     wanted = service.settings.host_token
     if wanted is None:
         return True
-    kind, _, given = (_header(scope, b"authorization") or "").partition(" ")
+    kind, _, given = (_header(headers, b"authorization") or "").partition(" ")
     if kind.lower() == "basic":
         try:
             given = b64decode(given, validate=True).decode().partition(":")[2]
@@ -236,7 +272,7 @@ async def _features(service: Service, scope: Scope, send: Send) -> None:
         if not drop(scope):
             await _refuse(send, 503, "the stock transformer has not answered yet", _RETRY)
         return
-    await _send(send, 200, msgspec.json.encode(features))
+    await _send(send, Reply(200, msgspec.json.encode(features)))
 
 
 async def _read(receive: Receive) -> bytes:
@@ -257,11 +293,34 @@ async def _read(receive: Receive) -> bytes:
     return b"".join(pieces)
 
 
+def _refusal(path: str, error: Exception) -> Reply:
+    """Return and log what a request is refused with."""
+    reason = str(error)
+    if isinstance(error, TooLarge):
+        return Reply(413, _as_body(reason), (_VERSION,))
+    if isinstance(error, DropCall):
+        _log.warning("request_refused", path=path, reason=reason)
+        return Reply(400, _as_body(reason), (_VERSION,))
+    if isinstance(error, RetryLater):
+        _log.error("request_postponed", path=path, reason=reason)
+    else:
+        _log.exception("request_failed", path=path, exc_info=error)
+        reason = f"a fault of emarsys-cdp ({type(error).__name__})"
+    return Reply(503, _as_body(reason), _RETRY)
+
+
+def _as_body(reason: str) -> bytes:
+    return msgspec.json.encode({"error": reason})
+
+
+_UNAUTHORIZED = Reply(503, _as_body("the host token is wrong: see EMARSYS_CDP_HOST_TOKEN"), _RETRY)
+
+
 async def _refuse(send: Send, status: int, reason: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    await _send(send, status, msgspec.json.encode({"error": reason}), headers)
+    await _send(send, Reply(status, _as_body(reason), headers))
 
 
-async def _send(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = ()) -> None:
-    length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [_JSON, length, *headers]})
-    await send({"type": "http.response.body", "body": body})
+async def _send(send: Send, reply: Reply) -> None:
+    length = (b"content-length", str(len(reply.body)).encode())
+    await send({"type": "http.response.start", "status": reply.status, "headers": [_JSON, length, *reply.headers]})
+    await send({"type": "http.response.body", "body": reply.body})

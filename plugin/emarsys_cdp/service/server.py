@@ -16,9 +16,9 @@ from itertools import count
 
 import uvicorn
 
-from emarsys_cdp.droppable import DroppableProtocol
 from emarsys_cdp.service.app import App
 from emarsys_cdp.service.assembly import Service, World, running
+from emarsys_cdp.service.short_way import ShortWayProtocol
 from emarsys_cdp.settings import Settings
 
 STOP_SECONDS = 30
@@ -140,7 +140,7 @@ def make_server(
         host=host,
         port=port,
         loop="uvloop",
-        http=DroppableProtocol,
+        http=ShortWayProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

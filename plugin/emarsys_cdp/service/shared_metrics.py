@@ -76,7 +76,7 @@ class WorkersMetrics(Collector):
 @asynccontextmanager
 async def sharing(metrics: Metrics, directory: Path, worker: int, stopping: Callable[[], bool]) -> AsyncIterator[None]:
     """Show the counters of all workers, and write ours for the others to show."""
-    shared = metrics.exposed = WorkersMetrics(metrics.registry, directory, worker, stopping)
+    shared = metrics.exposed = WorkersMetrics(metrics, directory, worker, stopping)
 
     async def write() -> None:
         while True:

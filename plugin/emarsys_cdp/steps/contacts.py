@@ -46,7 +46,7 @@ def _decide(space: CompiledSpace, call: Call, ids: Identifiers, profile: Profile
     if len(row) == 1 and ids.key is None:
         return Refused("; ".join(left_out)) if left_out else NOTHING_MAPPED
     create = space.create == "always" or (space.create == "identify" and call.type == "identify")
-    return (UpsertContact(space.key_field, profile.key, row, create, left_out=tuple(left_out)),)
+    return (UpsertContact(space.key_field, profile.key, row, create, None, tuple(left_out)),)
 
 
 def add_mapped_fields(row: dict[str, Json], space: CompiledSpace, call: Call, profile: Profile) -> list[str]:
@@ -58,15 +58,12 @@ def add_mapped_fields(row: dict[str, Json], space: CompiledSpace, call: Call, pr
     left_out: list[str] = []
     time, message_id = call.event_time, call.message_id
     values = profile.values
-    for data_map in space.maps:
-        convert = data_map.convert
-        if convert is None or data_map.field is None or data_map.field == space.key_field:
-            continue
-        stored = values.get(data_map.name)
+    for name, field, convert in space.sent:
+        stored = values.get(name)
         if stored is None or stored.event_time != time or stored.message_id != message_id:
             continue
         try:
-            row[data_map.field] = convert(stored.value, space.timezone)
+            row[field] = convert(stored.value, space.timezone)
         except ValueError as error:
-            left_out.append(f"data map {data_map.name}, field {data_map.field}: {error}")
+            left_out.append(f"data map {name}, field {field}: {error}")
     return left_out

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emarsys_cdp.document.compile import CompiledMap, CompiledSpace
+from emarsys_cdp.values.coerce import to_string
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import Call, Json, Space, Unfit, Value, hookimpl
 
@@ -43,8 +44,12 @@ def read_maps(maps: Sequence[CompiledMap], message: Mapping[str, Any]) -> dict[s
         raw = data_map.read(message)
         if raw is None:
             continue
+        coerce = data_map.coerce
+        if coerce is to_string and type(raw) is str and len(raw) <= MAX_TEXT and raw.isascii():
+            values[data_map.name] = raw  # text as it is: most values
+            continue
         try:
-            value = data_map.coerce(raw)
+            value = coerce(raw)
         except ValueError as error:
             values[data_map.name] = Unfit(f"data map {data_map.name}: {error}")
             continue

@@ -8,11 +8,14 @@ from emarsys_cdp.calls import TYPES
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import Call, Refused, Space, hookimpl
 
+_COMPLETE = frozenset(TYPES) - {"track"}
+"""Types that need nothing but their type."""
+
 
 @hookimpl(trylast=True)
 def emarsys_cdp_validate_calls(space: Space, calls: Sequence[Call]) -> list[Refused | None]:  # noqa: ARG001
     """Refuse calls without a known type and track calls without an event name."""
-    return [_refusal(call) for call in calls]
+    return [None if call.type in _COMPLETE else _refusal(call) for call in calls]
 
 
 def _refusal(call: Call) -> Refused | None:

@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from functools import lru_cache
 from hashlib import blake2b
+from typing import TypeAlias
+
+from emarsys_cdp.values.remembered import forget_oldest
 
 SHARDS = 1024
 PREFIX = "ecdp:"
@@ -36,6 +38,9 @@ _ROW_BYTES = 18
 
 Kind = str
 """`u` userId, `k` primary key, `a` anonymousId."""
+
+Names: TypeAlias = tuple[str | None, str | None, str | None]
+"""Row names of a call's userId, primary key and anonymousId, None where the call has none."""
 
 
 def new_pid(random_bytes: Callable[[int], bytes]) -> str:
@@ -98,17 +103,20 @@ class Namer:
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
-        self.names = lru_cache(REMEMBERED)(self._names)
+        self._known: dict[tuple[str, str | None, str | None, str | None], Names] = {}
 
-    def _names(
-        self, space: str, user: str | None, key: str | None, anon: str | None
-    ) -> tuple[str | None, str | None, str | None]:
-        """Return the row names of a call's identifiers."""
-        return (
-            None if user is None else self(space, "u", user),
-            None if key is None else self(space, "k", key),
-            None if anon is None else self(space, "a", anon),
-        )
+    def names(self, space: str, user: str | None, key: str | None, anon: str | None) -> Names:
+        """Return the row names of a call's identifiers: the same tuple as long as it is remembered."""
+        parts = (space, user, key, anon)
+        known = self._known.get(parts)
+        if known is None:
+            known = self._known[parts] = (
+                None if user is None else self(space, "u", user),
+                None if key is None else self(space, "k", key),
+                None if anon is None else self(space, "a", anon),
+            )
+            forget_oldest(self._known, REMEMBERED)
+        return known
 
     def __call__(self, space: str, kind: Kind, value: str) -> str:
         """Return the row name of an identifier: 24 characters of base64."""

@@ -7,6 +7,8 @@ fields as a MessagePack array. New fields go to the end with a default, so older
 
 from __future__ import annotations
 
+from struct import Struct as StructFormat
+
 import msgspec
 from msgspec import Struct
 
@@ -54,17 +56,20 @@ class UnreadableRecord(ValueError):
 
 
 _decoder = msgspec.msgpack.Decoder(Record)
-_encoder = msgspec.msgpack.Encoder()
+_encode = msgspec.msgpack.Encoder().encode
+
+
+_header = StructFormat(">BQ").pack
 
 
 def header(revision: int) -> bytes:
     """Return the first bytes of a stored record."""
-    return b"\x01" + revision.to_bytes(8, "big")
+    return _header(FORMAT, revision)
 
 
 def pack(record: Record, revision: int) -> bytes:
     """Return the stored form of a record."""
-    return header(revision) + _encoder.encode(record)
+    return _header(FORMAT, revision) + _encode(record)
 
 
 def unpack(stored: bytes) -> tuple[int, Record]:
@@ -85,11 +90,12 @@ def unpack(stored: bytes) -> tuple[int, Record]:
 
 def profile(pid: str, record: Record) -> Profile:
     """Return what hooks see of a record."""
+    devices = record.devices
     return Profile(
         pid,
         record.user,
         record.key,
-        tuple([device.value for device in record.devices]),
+        (devices[0].value,) if len(devices) == 1 else tuple([device.value for device in devices]),
         record.first_seen,
         record.last_seen,
         record.values,

@@ -13,7 +13,10 @@ from emarsys_cdp.store.topology import Topology, read_address
 
 _SCAN_COUNT = 1000
 
-_COMMIT = b"*7\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
+_COMMIT_TO = b"*7\r\n$7\r\nEVALSHA\r\n$40\r\n%b\r\n$1\r\n1\r\n$%d\r\n%b\r\n"
+_COMMIT = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
+"""A commit in the protocol's form, up to the key and whole: a quarter of the price of packing it in general."""
+
 _NO_TTL = b"$1\r\n0\r\n"
 _STUB_TTL = b"$%d\r\n%d\r\n" % (len(str(STUB_SECONDS)), STUB_SECONDS)
 
@@ -22,7 +25,7 @@ class RedisStore:
     """A `Store` in the servers of a Redis URL."""
 
     def __init__(self, url: str) -> None:
-        self._record_key = lru_cache(REMEMBERED)(record_key)
+        self._target = lru_cache(REMEMBERED)(self._make_target)
         scripts = {name: load(name) for name in ("commit", "claim", "swap", "lease", "release")}
         self._commit_sha, self._claim_sha = scripts["commit"].sha.encode(), scripts["claim"].sha
         self._swap_sha, self._lease_sha, self._release_sha = (
@@ -37,24 +40,27 @@ class RedisStore:
 
     async def read_records(self, pids: Sequence[str]) -> list[bytes | None]:
         """Return stored profile records."""
-        return await self._get([self._record_key(pid) for pid in pids])
+        return await self._get([record_key(pid) for pid in pids])
 
     async def _get(self, keys: list[str]) -> list[bytes | None]:
         return await self._topology.run(keys, [("GET", key) for key in keys])
 
     async def commit(self, commits: Sequence[Commit]) -> list[bool]:
         """Write records by compare-and-set on their revision."""
-        keys = [self._record_key(commit.pid) for commit in commits]
-        commands = [self._packed(key, commit) for key, commit in zip(keys, commits, strict=True)]
+        keys: list[str] = []
+        commands: list[bytes] = []
+        for commit in commits:
+            key, command = self._target(commit.pid)
+            expected = header(commit.expected) if commit.expected else b""
+            ttl = _STUB_TTL if commit.stub else _NO_TTL
+            keys.append(key)
+            commands.append(_COMMIT % (command, len(expected), expected, len(commit.record), commit.record, ttl))
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
-    def _packed(self, key: str, commit: Commit) -> bytes:
-        """Return the command in the protocol's form: written here at half the price of packing it in general."""
-        expected = header(commit.expected) if commit.expected else b""
-        ttl = _STUB_TTL if commit.stub else _NO_TTL
-        return _COMMIT % (
-            self._commit_sha, len(key), key.encode(), len(expected), expected, len(commit.record), commit.record, ttl
-        )  # fmt: skip
+    def _make_target(self, pid: str) -> tuple[str, bytes]:
+        """Return the key of a record, and the beginning of the command that commits it."""
+        key = record_key(pid)
+        return key, _COMMIT_TO % (self._commit_sha, len(key), key.encode())
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Set identifier rows by compare-and-set on their content."""

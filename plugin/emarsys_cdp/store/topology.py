@@ -74,9 +74,9 @@ class Topology:
         todo: Sequence[int] = range(len(commands))
         for attempt in count():
             await self._run_once(todo, keys, commands, replies)
-            todo = [index for index in todo if isinstance(replies[index], hiredis.ReplyError)]
-            if not todo:
+            if hiredis.ReplyError not in map(type, replies):
                 return replies
+            todo = [index for index in todo if isinstance(replies[index], hiredis.ReplyError)]
             await self._recover([str(replies[index]) for index in todo], attempt)
         raise AssertionError("unreachable")
 
@@ -84,6 +84,9 @@ class Topology:
         self, todo: Sequence[int], keys: Sequence[str], commands: Sequence[Command], replies: list[Reply]
     ) -> None:
         if self._slots is None:
+            if len(todo) == len(commands):
+                replies[:] = await self._first.run(commands)
+                return
             for index, reply in zip(todo, await self._first.run([commands[i] for i in todo]), strict=True):
                 replies[index] = reply
             return

@@ -98,17 +98,20 @@ class _Protocol(asyncio.Protocol):
             self.abort()
 
     def _feed(self, data: bytes) -> None:
+        next_reply, waiting, replies = self._reader.gets, self._waiting, self._replies
         self._reader.feed(data)
-        while (reply := self._reader.gets()) is not False:
-            if not self._waiting:
+        wanted = waiting[0][0] if waiting else 0
+        while (reply := next_reply()) is not False:
+            replies.append(reply)
+            if len(replies) < wanted:
+                continue
+            if not waiting:
                 raise hiredis.ProtocolError("a reply that nobody asked for")
-            self._replies.append(reply)
-            count, future, _ = self._waiting[0]
-            if len(self._replies) == count:
-                self._waiting.popleft()
-                replies, self._replies = self._replies, []
-                if not future.done():
-                    future.set_result(replies)
+            _, future, _ = waiting.popleft()
+            if not future.done():
+                future.set_result(replies)
+            wanted = waiting[0][0] if waiting else 0
+            replies = self._replies = []
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = self.lost or exc or ConnectionResetError("the server closed the connection")

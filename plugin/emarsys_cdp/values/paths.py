@@ -69,11 +69,11 @@ def compile_path(path: str | Sequence[str]) -> Getter:
         ValueError: a path is not of the grammar.
 
     """
-    getters: list[Getter] = []
+    variants: list[tuple[Step, ...]] = []
     for one in [path] if isinstance(path, str) else path:
         steps = parse_path(one)
-        getters += [_getter(variant) for variant in (steps, _elsewhere(steps)) if variant]
-    return getters[0] if len(getters) == 1 else _first(tuple(getters))
+        variants += [variant for variant in (steps, _elsewhere(steps)) if variant]
+    return _first(variants)
 
 
 def compile_trait(name: str) -> Getter:
@@ -81,7 +81,7 @@ def compile_trait(name: str) -> Getter:
     try:
         return compile_path(f"traits.{name}")
     except ValueError:
-        return _first((_getter(("traits", name)), _getter(("context", "traits", name))))
+        return _first([("traits", name), ("context", "traits", name)])
 
 
 def _elsewhere(steps: tuple[Step, ...]) -> tuple[Step, ...] | None:
@@ -90,7 +90,15 @@ def _elsewhere(steps: tuple[Step, ...]) -> tuple[Step, ...] | None:
     return ("context", *steps) if steps[0] == "traits" and len(steps) > 1 else None
 
 
-def _first(getters: tuple[Getter, ...]) -> Getter:
+def _first(variants: Sequence[tuple[Step, ...]]) -> Getter:
+    """Read the first variant that is there."""
+    head, *rest = variants
+    if len(head) == 2 and all(isinstance(step, str) for step in head):  # noqa: PLR2004 - a trait or a property
+        return _child(str(head[0]), str(head[1]), tuple(_getter(steps) for steps in rest))
+    if not rest:
+        return _getter(head)
+    getters = tuple(_getter(steps) for steps in variants)
+
     def first(message: Mapping[str, Any]) -> Any:
         for getter in getters:
             value = getter(message)
@@ -99,6 +107,24 @@ def _first(getters: tuple[Getter, ...]) -> Getter:
         return None
 
     return first
+
+
+def _child(parent: str, name: str, others: tuple[Getter, ...] = ()) -> Getter:
+    """Read a path of two names, else the first of others: nearly all data maps, so it has a function of its own."""
+
+    def child(message: Mapping[str, Any]) -> Any:
+        value = message.get(parent)
+        if type(value) is dict:
+            value = value.get(name)
+            if value is not None:
+                return value
+        for getter in others:
+            value = getter(message)
+            if value is not None:
+                return value
+        return None
+
+    return child
 
 
 def _getter(steps: tuple[Step, ...]) -> Getter:
@@ -112,14 +138,6 @@ def _names(names: tuple[str, ...]) -> Getter:
     if len(names) == 1:
         (name,) = names
         return lambda message: message.get(name)
-    if len(names) == 2:  # noqa: PLR2004 - a trait or a property: most paths
-        first, second = names
-
-        def child(message: Mapping[str, Any]) -> Any:
-            value = message.get(first)
-            return value.get(second) if type(value) is dict else None
-
-        return child
     *parents, last = names
 
     def getter(message: Mapping[str, Any]) -> Any:

@@ -73,4 +73,11 @@ def _from_epoch(number: float) -> int | None:
 
 def iso_time(milliseconds: int) -> str:
     """Return `2025-01-06T10:00:00.000Z`, the only form that Emarsys takes as `event_time`."""
-    return (_START + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds") + "Z"
+    seconds, rest = divmod(milliseconds, 1000)
+    return f"{_iso_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _iso_second(seconds: int) -> str:
+    """Return the text of a second; most requests are signed in the same one as the request before."""
+    return (_START + timedelta(seconds=seconds)).isoformat()

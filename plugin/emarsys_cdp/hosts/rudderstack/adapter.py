@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import msgspec
 import structlog
 
 from emarsys_cdp.calls import make_call
@@ -19,6 +18,7 @@ from emarsys_cdp.hosts.rudderstack.decode import (
     Destination,
     Job,
     PartialReader,
+    canonical,
     decode,
     is_request,
     read_message,
@@ -31,7 +31,6 @@ from emarsys_cdp.values.times import parse_time
 from emarsys_cdp_hooks import Call, Filtered, Postponed, Refused, RetryLater, StopAndFix
 
 _log = structlog.get_logger("emarsys_cdp.rudderstack")
-_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 class NeedsWhole(Exception):
@@ -186,11 +185,16 @@ class RudderStack:
         now = self._clock()
         known: dict[int, CompiledSpace | Refused | Postponed] = {}
         for job in jobs:
-            metadata, destination = job.metadata, job.destination
+            metadata, destination, raw = job.metadata, job.destination, job.message
             if job.error is not None or metadata is None or destination is None:
                 settled[job.index] = Refused(job.error or "the job has no destination")
                 continue
-            space, message = self._read(job, destination, known)
+            space = known.get(id(destination))
+            message: dict[str, Any] | str
+            if space is not None and isinstance(raw, dict):
+                message = raw
+            else:
+                space, message = self._read(job, destination, known)
             if not isinstance(space, CompiledSpace):
                 settled[job.index] = space
                 continue
@@ -201,8 +205,9 @@ class RudderStack:
             group = groups.get(key)
             if group is None:
                 group = groups[key] = _Group(space)
-            arrival = _arrival(metadata.receivedAt, message, now)
-            group.calls.append(make_call(job.index, message, arrival))
+            received = metadata.receivedAt
+            arrival = None if received is None else parse_time(received)
+            group.calls.append(make_call(job.index, message, _arrival(message, now) if arrival is None else arrival))
             if metadata.dontBatch:
                 group.alone.add(job.index)
         return list(groups.values()), settled
@@ -214,18 +219,15 @@ class RudderStack:
         message = job.message
         space = known.get(id(destination))
         if space is None:
-            if destination.hasDynamicConfig is not False and destination.dynamic():
+            if destination.dynamic:
                 return self._read_dynamic(job, destination)
-            space = known[id(destination)] = self._compiled(job, destination, destination.Config)
+            space = known[id(destination)] = self._compiled(
+                job, destination, destination.Config, destination.fingerprint
+            )
             self._learn(space, partial=isinstance(message, dict))
         if not isinstance(space, CompiledSpace):
             return space, ""
-        if not isinstance(message, dict):
-            return space, read_message(message)
-        given = message.get("messageId")
-        if not isinstance(given, str) or not given:
-            raise NeedsWhole  # its id is made of everything it says
-        return space, message
+        return space, message if isinstance(message, dict) else read_message(message)
 
     def _read_dynamic(
         self, job: Job, destination: Destination
@@ -237,7 +239,7 @@ class RudderStack:
         if isinstance(message, str):
             return Refused(message), ""
         config, message = resolve(destination.Config, message)
-        return self._compiled(job, destination, config), message
+        return self._compiled(job, destination, config, canonical(config)), message
 
     def _learn(self, space: CompiledSpace | Refused | Postponed, *, partial: bool) -> None:
         """Let the partial reader keep what a space looks at; extensions may read anything, then there is none."""
@@ -253,14 +255,14 @@ class RudderStack:
             raise NeedsWhole
 
     def _compiled(
-        self, job: Job, destination: Destination, config: dict[str, Any]
+        self, job: Job, destination: Destination, config: dict[str, Any], fingerprint: bytes
     ) -> CompiledSpace | Refused | Postponed:
         """Return the space of a destination with these settings, or what becomes of its jobs."""
         name = (job.metadata and job.metadata.destinationId) or destination.ID
         if not name:
             return Refused("metadata.destinationId is missing: it names the destination")
         try:
-            return self._spaces.get(name, HOST, _canonical(config), config)
+            return self._spaces.get(name, HOST, fingerprint, config)
         except StopAndFix as error:
             return Refused(f"destination {name}: {error}")
         except RetryLater as error:
@@ -291,10 +293,8 @@ class RudderStack:
         return answers
 
 
-def _arrival(received: str | None, message: dict[str, Any], now: int) -> int:
-    """Return when the call arrived, in ms since 1970: as the host says, else as the call does, else now."""
-    for text in (received, message.get("receivedAt")):
-        time = parse_time(text) if isinstance(text, str) else None
-        if time is not None:
-            return time
-    return now
+def _arrival(message: dict[str, Any], now: int) -> int:
+    """Return when a call arrived whose host does not say so, in ms since 1970: as the call says, else now."""
+    text = message.get("receivedAt")
+    time = parse_time(text) if isinstance(text, str) else None
+    return now if time is None else time
