@@ -13,7 +13,7 @@ from emarsys_cdp.service.shared_metrics import WorkersMetrics, sharing
 def worker(number: int, directory: Path, *, stopping: bool = False) -> tuple[Metrics, WorkersMetrics]:
     """Return the counters of a worker and what shares them."""
     metrics = Metrics()
-    shared = WorkersMetrics(metrics.registry, directory, number, lambda: stopping)
+    shared = WorkersMetrics(metrics, directory, number, lambda: stopping)
     metrics.exposed = shared
     return metrics, shared
 

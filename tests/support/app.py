@@ -43,9 +43,7 @@ def make_app(service: Service) -> App:
         try:
             yield service
         finally:
-            await service.store.close()
-            if service.upstream is not None:
-                await service.upstream.close()
+            await service.close()
 
     numbers = count(1)
     return App(opened, lambda: f"request-{next(numbers)}")

@@ -126,6 +126,10 @@ class Pairings:
         """Keep a pairing without waiting for it: where it is not kept, the request's jobs come one by one."""
         self._writing[name] = pairing, asyncio.create_task(self._keep(name, pairing))
 
+    async def finish(self) -> None:
+        """Wait for what is being kept."""
+        await asyncio.gather(*[task for _, task in self._writing.values()])
+
     async def _keep(self, name: str, pairing: Pairing) -> None:
         try:
             await self.keep(name, pairing)

@@ -70,6 +70,14 @@ class Service(Struct):
     features: FeaturesSource
     upstream: Upstream | None
     documents: DocumentFiles | None
+    pairings: Pairings
+
+    async def close(self) -> None:
+        """Finish what is under way and close the connections to the store and the stock transformer."""
+        await self.pairings.finish()
+        await self.store.close()
+        if self.upstream is not None:
+            await self.upstream.close()
 
 
 def build_compiler(manager: pluggy.PluginManager) -> Compiler:
@@ -111,7 +119,9 @@ def assemble(
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     deletion = Deletion(deliverer, directory, spaces, store, namer, metrics)
     features = FeaturesSource(upstream)
-    return Service(settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents)
+    return Service(
+        settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents, pairings
+    )
 
 
 @asynccontextmanager
@@ -135,8 +145,7 @@ async def running(settings: Settings, world: World) -> AsyncIterator[Service]:
             else secret_of_directory(settings.data_dir, world.random_bytes)
         )
         service = assemble(settings, store, secret, http, build_plugin_manager(), world)
-        if service.upstream is not None:
-            stack.push_async_callback(service.upstream.close)
+        stack.push_async_callback(service.close)
         yield service
 
 
