@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 from random import Random
 from threading import Event, Thread
@@ -19,7 +20,7 @@ SEND_SECONDS: Final = 1.0
 """Emarsys requests of the soak are given up after this long."""
 
 HOSTS_SEE: Final = (
-    Fault("status", status=429, probability=0.01),
+    Fault("status", status=429, probability=0.003),
     Fault("status", status=500, probability=0.02),
     Fault("status", status=502, probability=0.02),
     Fault("status", status=503, probability=0.01),
@@ -118,15 +119,13 @@ def _copy(source: Iterator[str], target: object) -> None:
 
 @contextmanager
 def killing(service: Service, random: Random, every: float) -> Iterator[None]:
-    """Kill a worker or Valkey every so many seconds, more or less, until this is left."""
+    """Kill a worker and Valkey in turn every so many seconds, more or less, until this is left."""
     stop = Event()
 
     def run() -> None:
+        kills = cycle((lambda: service.kill_worker(random), service.kill_valkey))
         while not stop.wait(every * (0.5 + random.random())):
-            if random.random() < 0.6:
-                service.kill_worker(random)
-            else:
-                service.kill_valkey()
+            next(kills)()
 
     thread = Thread(target=run, daemon=True)
     thread.start()

@@ -74,7 +74,7 @@ def soak(
     *,
     proxy: bool,
     seed: int = 1,
-    kill_every: float = 3.0,
+    kill_every: float = 5.0,
     told: Callable[[int], None] = lambda done: None,  # noqa: ARG005 - the default does nothing
 ) -> Outcome:
     """Run a soak of so many calls in an empty *directory*; *told* hears how many jobs are done."""
