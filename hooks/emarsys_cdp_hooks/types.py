@@ -143,7 +143,8 @@ class TriggerEvent(Struct, frozen=True):
     """
     Trigger an external event for the contact whose *key_field* is *key*.
 
-    *trigger_id* lets Emarsys drop repetitions, *event_time* is UTC text ending in `Z`, *data* an object.
+    *trigger_id* lets Emarsys drop repetitions, *event_time* is UTC text ending in `Z`, *data* an object. *left_out*
+    says what not every part of Emarsys will get.
     """
 
     event_id: str
@@ -153,6 +154,7 @@ class TriggerEvent(Struct, frozen=True):
     event_time: str
     data: Mapping[str, Json] | None = None
     attachment: tuple[Json, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 Action: TypeAlias = UpsertContact | AddToList | TriggerEvent

@@ -23,6 +23,7 @@ from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp_hooks import (
     Action,
+    AddToList,
     Call,
     Decision,
     Delivery,
@@ -292,7 +293,7 @@ def _actions(
         elif isinstance(decision, tuple):
             actions.append((call.index, decision))
             for action in decision:
-                if type(action) is UpsertContact and action.left_out:
+                if type(action) is not AddToList and action.left_out:
                     left_out[call.index] = "; ".join(action.left_out)
         else:
             settled[call.index] = decision

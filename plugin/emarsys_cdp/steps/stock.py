@@ -39,6 +39,9 @@ from emarsys_cdp_hooks import (
 MAX_EVENT_DATA = 1_000_000
 """Largest event data that Emarsys takes, in bytes (event API, since 2023-10-24)."""
 
+INTERACTIONS_DATA = 20_000
+"""Event data in bytes that Interactions takes for certain (the lowest of the limits that Emarsys' pages name)."""
+
 _OPT_IN_VALUES = ("1", "2", "")
 _OTHER_TYPE = Filtered("the stock settings give this type no meaning; the users table was updated")
 
@@ -183,6 +186,9 @@ def _track(subject: Subject) -> Decision:
             iso_time(subject.call.event_time),
             data,
             attachments,
+            (f"Interactions: properties.data has {size} bytes, it takes no more than {INTERACTIONS_DATA}",)
+            if size > INTERACTIONS_DATA
+            else (),
         ),
     )
 
