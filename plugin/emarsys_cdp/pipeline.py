@@ -293,7 +293,7 @@ def _actions(
         elif isinstance(decision, tuple):
             actions.append((call.index, decision))
             for action in decision:
-                if type(action) is not AddToList and action.left_out:
+                if not isinstance(action, AddToList) and action.left_out:
                     left_out[call.index] = "; ".join(action.left_out)
         else:
             settled[call.index] = decision
