@@ -171,11 +171,12 @@ class Pipeline:
         names, space_id = self._namer.names, space.id
         for call, ids, read in zip(calls, identifiers, values, strict=True):
             time, message_id = call.event_time, call.message_id
-            stored = {
-                name: StoredValue(value, time, message_id) for name, value in read.items() if type(value) is not Unfit
-            }
-            if len(stored) < len(read):
-                unfit[len(entries)] = [value.reason for value in read.values() if type(value) is Unfit]
+            stored: dict[str, StoredValue] = {}
+            for name, value in read.items():
+                if type(value) is not Unfit:
+                    stored[name] = StoredValue(value, time, message_id)
+                else:
+                    unfit.setdefault(len(entries), []).append(value.reason)
             of_call = names(space_id, ids.user, ids.key, ids.anon)
             entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored))
         return entries

@@ -8,7 +8,7 @@ kept in it; only a request that cannot be taken apart at all is refused as a who
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -174,9 +174,7 @@ class PartialReader:
             return None
         if self._known.size > MAX_DESTINATIONS_BYTES:  # not within a request, whose groups go by the object
             self._known = Destinations()
-        reader = _JobReader(destinations, self._known)
-        jobs = [reader.job(index, item) for index, item in enumerate(items)]
-        return jobs if len(jobs) <= MAX_JOBS else None
+        return _JobReader(destinations, self._known).jobs(items) if len(items) <= MAX_JOBS else None
 
 
 def decode(body: bytes, *, array: bool) -> list[Job]:
@@ -196,8 +194,7 @@ def decode(body: bytes, *, array: bool) -> list[Job]:
         envelope = _take_apart(body, error, array=array)
     if len(envelope.input) > MAX_JOBS:
         raise DropCall(f"the request has {len(envelope.input)} jobs: at most {MAX_JOBS} are read")
-    reader = _JobReader(envelope.destinations, Destinations())
-    return [reader.job(index, item) for index, item in enumerate(envelope.input)]
+    return _JobReader(envelope.destinations, Destinations()).jobs(envelope.input)
 
 
 def _take_apart(body: bytes, error: Exception, *, array: bool) -> _Envelope:
@@ -265,20 +262,26 @@ class _JobReader:
         self._destinations = destinations
         self._read_destination = known.read
 
-    def job(self, index: int, item: Any) -> Job:
-        """Return the job of an item, with its first error if it has one."""
-        try:
-            metadata = _metadata.decode(item.metadata)
-        except _UNREADABLE as error:
-            return self._broken(index, item, _metadata_problem(item.metadata, error))
-        raw = item.destination
-        if self._destinations is not None:
-            raw = self._destinations.get(metadata.destinationId or "", _NO_RAW)
-        destination = self._read_destination(bytes(raw))
-        if isinstance(destination, Destination):
-            return Job(index, item.message, item.metadata, raw, metadata, destination)
-        problem = f"destination {shorten(metadata.destinationId)}: {destination}"
-        return Job(index, item.message, item.metadata, _echo(raw), metadata, None, problem)
+    def jobs(self, items: Sequence[Any]) -> list[Job]:
+        """Return the jobs of items, each with its first error if it has one."""
+        jobs: list[Job] = []
+        read_metadata, read_destination, destinations = _metadata.decode, self._read_destination, self._destinations
+        for index, item in enumerate(items):
+            raw_metadata, raw = item.metadata, item.destination
+            try:
+                metadata = read_metadata(raw_metadata)
+            except _UNREADABLE as error:
+                jobs.append(self._broken(index, item, _metadata_problem(raw_metadata, error)))
+                continue
+            if destinations is not None:
+                raw = destinations.get(metadata.destinationId or "", _NO_RAW)
+            destination = read_destination(bytes(raw))
+            if isinstance(destination, Destination):
+                jobs.append(Job(index, item.message, raw_metadata, raw, metadata, destination))
+            else:
+                problem = f"destination {shorten(metadata.destinationId)}: {destination}"
+                jobs.append(Job(index, item.message, raw_metadata, _echo(raw), metadata, None, problem))
+        return jobs
 
     def _broken(self, index: int, item: Any, problem: str) -> Job:
         """Return a job whose metadata cannot be read; what is an object is echoed all the same."""
