@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
@@ -28,9 +29,9 @@ def milliseconds(text: str) -> int:
 
 
 def counted_bytes() -> Callable[[int], bytes]:
-    """Return a source of bytes that are all different and the same in every run."""
-    numbers = count(1)
-    return lambda size: next(numbers).to_bytes(4, "big") * (size // 4) + b"\0" * (size % 4)
+    """Return a source of bytes that are all different and the same in every run: each length is counted by itself."""
+    numbers: dict[int, Iterator[int]] = defaultdict(lambda: count(1))
+    return lambda size: next(numbers[size]).to_bytes(4, "big") * (size // 4) + b"\0" * (size % 4)
 
 
 def fixed_world(now: str = NOW) -> World:
