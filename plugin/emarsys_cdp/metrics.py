@@ -19,6 +19,9 @@ MAX_NOTED = 100
 KNOWN_TYPES = frozenset(("identify", "track", "page", "screen", "group", "alias"))
 
 
+PREFIX = "emarsys_cdp_"
+"""Beginning of the name of every metric."""
+
 USER_LENGTH = 8
 """Characters of an API user's hash that tell it from others."""
 
@@ -30,56 +33,29 @@ class Metrics(Collector):
         self.registry = CollectorRegistry()
         self.exposed: Collector = self
         """What /metrics shows: these counters, or with several workers those of all of them."""
-        self._calls = Counter(
-            "emarsys_cdp_calls",
-            "Calls by what became of them.",
-            ("host", "type", "outcome"),
-            registry=self.registry,
+        self._calls = self._counter("calls", "Calls by what became of them.", "host", "type", "outcome")
+        self._warnings = self._counter("warnings", "Calls that met a condition worth looking at.", "code")
+        self._requests = self._counter("requests", "Emarsys requests handed to the host, by kind.", "kind")
+        self._deliveries = self._counter(
+            "deliveries", "Rows that we sent to Emarsys, by kind of request and what became of them.", "kind", "outcome"
         )
-        self._warnings = Counter(
-            "emarsys_cdp_warnings",
-            "Calls that met a condition worth looking at.",
-            ("code",),
-            registry=self.registry,
-        )
-        self._requests = Counter(
-            "emarsys_cdp_requests",
-            "Emarsys requests handed to the host, by kind.",
-            ("kind",),
-            registry=self.registry,
-        )
-        self._deliveries = Counter(
-            "emarsys_cdp_deliveries",
-            "Rows that we sent to Emarsys, by kind of request and what became of them.",
-            ("kind", "outcome"),
-            registry=self.registry,
-        )
-        self._used = Gauge(
-            "emarsys_cdp_budget_used",
-            "Requests of an API user that count against its limit now.",
-            ("api_user",),
-            registry=self.registry,
-        )
-        self._limit = Gauge(
-            "emarsys_cdp_budget_limit",
-            "Requests a minute that an API user may send.",
-            ("api_user",),
-            registry=self.registry,
-        )
-        self._circuit = Gauge(
-            "emarsys_cdp_circuit_open",
+        self._used = self._of_api_user("budget_used", "Requests of an API user that count against its limit now.")
+        self._limit = self._of_api_user("budget_limit", "Requests a minute that an API user may send.")
+        self._circuit = self._of_api_user(
+            "circuit_open",
             "1 while an API user sends nothing because Emarsys failed several times in a row, 0.5 while one tries.",
-            ("api_user",),
-            registry=self.registry,
         )
         self._seconds = Histogram(
-            "emarsys_cdp_http_seconds",
-            "Time to answer the host.",
-            ("path", "status"),
-            registry=self.registry,
+            f"{PREFIX}http_seconds", "Time to answer the host.", ("path", "status"), registry=self.registry
         )
         self._noted: defaultdict[tuple[Counter, tuple[str, ...]], int] = defaultdict(int)
         self._times: defaultdict[tuple[str, int], list[float]] = defaultdict(list)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, meaning, labels, registry=self.registry)
+
+    def _of_api_user(self, name: str, meaning: str) -> Gauge:
+        return Gauge(PREFIX + name, meaning, ("api_user",), registry=self.registry)
 
     def count_calls(self, host: str, kind: str, outcome: str, number: int = 1) -> None:
         """Count calls; an unknown type counts as `other`."""
