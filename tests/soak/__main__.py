@@ -23,6 +23,7 @@ from tests.soak.run import Outcome, soak
 def show(found: Outcome, *, proxy: bool) -> bool:
     """Print what came of a soak; tell whether all is well."""
     unexplained = set(found.wrong) - (frozenset() if proxy else found.explained)
+    refused = [breach for breach in found.breaches if "truncated" not in breach]
     rows = [
         ("jobs", str(found.jobs), True),
         ("seconds", f"{found.seconds:.0f}", True),
@@ -36,13 +37,14 @@ def show(found: Outcome, *, proxy: bool) -> bool:
         ("events lost", str(len(found.lost)), not found.lost),
         ("events accepted twice", f"{len(found.twice)} (known repetitions: {found.repeats})", not found.twice),
         ("over a limit of Emarsys", str(len(found.violations)), not found.violations),
-        ("answers the host would not take", str(len(found.breaches)), True),
+        ("answers broken off by a kill", str(len(found.breaches) - len(refused)), True),
+        ("answers the host would not take", str(len(refused)), not refused),
     ]  # fmt: skip
     table = Table(title=f"soak, delivery {'by the proxy' if proxy else 'by the host itself'}", show_header=False)
     for name, text, well in rows:
         table.add_row(name, text, "[green]well[/green]" if well else "[red]WRONG[/red]")
     Console(width=120).print(table)
-    for line in [*found.aborted[:5], *found.violations[:5], *found.breaches[:5]]:
+    for line in [*found.aborted[:5], *found.violations[:5], *refused[:5]]:
         print(line)
     for address in sorted(unexplained)[:5]:
         print(address, "has", found.wrong[address][0], "and should have", found.wrong[address][1])
