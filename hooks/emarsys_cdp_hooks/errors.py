@@ -34,7 +34,15 @@ class DropCall(EmarsysCdpError):
 
 
 class RetryLater(EmarsysCdpError):
-    """Something is out of order for now: the host keeps its calls and sends them again."""
+    """
+    Something is out of order for now: the host keeps its calls and sends them again.
+
+    *at* is when another try makes sense, in ms since 1970 UTC; None: nobody knows.
+    """
+
+    def __init__(self, message: str = "", at: int | None = None) -> None:
+        self.at = at
+        super().__init__(message)
 
 
 class StopAndFix(EmarsysCdpError):

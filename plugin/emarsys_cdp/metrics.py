@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 KNOWN_TYPES = frozenset(("identify", "track", "page", "screen", "group", "alias"))
+
+
+USER_LENGTH = 8
+"""Characters of an API user's hash that tell it from others."""
 
 
 class Metrics:
@@ -32,6 +36,30 @@ class Metrics:
             ("kind",),
             registry=self.registry,
         )
+        self._deliveries = Counter(
+            "emarsys_cdp_deliveries",
+            "Rows that we sent to Emarsys, by kind of request and what became of them.",
+            ("kind", "outcome"),
+            registry=self.registry,
+        )
+        self._used = Gauge(
+            "emarsys_cdp_budget_used",
+            "Requests of an API user that count against its limit now.",
+            ("api_user",),
+            registry=self.registry,
+        )
+        self._limit = Gauge(
+            "emarsys_cdp_budget_limit",
+            "Requests a minute that an API user may send.",
+            ("api_user",),
+            registry=self.registry,
+        )
+        self._circuit = Gauge(
+            "emarsys_cdp_circuit_open",
+            "1 while an API user sends nothing because Emarsys failed several times in a row, 0.5 while one tries.",
+            ("api_user",),
+            registry=self.registry,
+        )
         self._seconds = Histogram(
             "emarsys_cdp_http_seconds",
             "Time to answer the host.",
@@ -54,6 +82,17 @@ class Metrics:
     def count_request(self, path: str) -> None:
         """Count a request by the first part of its path: contact, contactlist, event."""
         self._of_requests(path.split("/", 1)[0]).inc()
+
+    def count_delivery(self, path: str, outcome: str) -> None:
+        """Count a row of a request that we sent, by the first part of the request's path."""
+        self._deliveries.labels(path.partition("/")[0].partition("?")[0], outcome).inc()
+
+    def show_budget(self, user: str, used: int, limit: int, circuit: str) -> None:
+        """Set what an API user, given by a hash, has left; *circuit* is closed, half-open or open."""
+        label = user[:USER_LENGTH]
+        self._used.labels(label).set(used)
+        self._limit.labels(label).set(limit)
+        self._circuit.labels(label).set({"open": 1.0, "half-open": 0.5}.get(circuit, 0.0))
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""

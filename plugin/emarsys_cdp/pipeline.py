@@ -7,6 +7,7 @@ The way of a batch of calls: the only module that knows the order of the steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import structlog
@@ -64,11 +65,23 @@ class Outgoing(Struct, frozen=True):
     left_out: str = ""
 
 
+class Subject(Struct, frozen=True):
+    """Whom a call's actions are about: the key of each action in order, and the person's profile (None: unknown)."""
+
+    keys: tuple[str, ...]
+    pid: str | None
+
+
 class Answer(Struct, frozen=True):
-    """What becomes of a batch: every call is in one outgoing or settled by its index."""
+    """
+    What becomes of a batch: every call is in one outgoing or settled by its index.
+
+    *subjects* are those of the calls in an outgoing.
+    """
 
     outgoing: tuple[Outgoing, ...]
     settled: Mapping[int, Refused | Filtered | Postponed]
+    subjects: Callable[[], Mapping[int, Subject]] = dict
 
 
 class Pipeline:
@@ -123,7 +136,7 @@ class Pipeline:
         actions, left_out = _actions(accepted, decisions, added, settled)
         outgoing = await self._outgoing(space, actions, left_out, merge, alone)
         self._count(space, calls, identifiers, added, settled, outgoing)
-        return Answer(outgoing, settled)
+        return Answer(outgoing, settled, partial(_subjects, accepted, actions, profiles))
 
     def _accept(self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]) -> Sequence[Call]:
         """Return the calls that go on; what is dropped or refused is settled."""
@@ -238,6 +251,14 @@ class Pipeline:
             if one_out.left_out:
                 self._metrics.count_warning("value_left_out")
                 _log.warning("values_left_out", space=space.id, reason=one_out.left_out)
+
+
+def _subjects(
+    calls: Sequence[Call], actions: Sequence[tuple[int, tuple[Action, ...]]], profiles: Sequence[Profile | None]
+) -> dict[int, Subject]:
+    """Return whom each call with actions is about."""
+    pids = {call.index: None if profile is None else profile.id for call, profile in zip(calls, profiles, strict=True)}
+    return {index: Subject(tuple([action.key for action in of_call]), pids[index]) for index, of_call in actions}
 
 
 def _outcome(decision: Refused | Filtered | Postponed | None) -> str:

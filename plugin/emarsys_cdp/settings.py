@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +20,12 @@ PREFIX = "EMARSYS_CDP_"
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+DEFAULT_API_BASE = "https://api.emarsys.net/api"
+"""Base of the Emarsys API, before the version (Core API guide)."""
+
+MIN_SECONDS, MAX_SECONDS = 0.1, 600.0
+"""Bounds of SEND_SECONDS."""
+
 VARIABLES = {
     "REDIS_URL": "Redis or Valkey for the users table, as redis://host:6379/0; none: a server of our own.",
     "DATA_DIR": "Directory of the embedded server and the secret; default ~/.local/share/emarsys-cdp.",
@@ -26,6 +33,9 @@ VARIABLES = {
     "UPSTREAM": "URL of the stock RudderStack transformer; everything that is not for Emarsys goes there.",
     "API_BASE": "Base URL of the Emarsys API; default https://api.emarsys.net/api.",
     "TOKEN_URL": "OAuth 2.0 token URL; default https://auth.emarsys.net/oauth2/token.",
+    "HTTP_PROXY": "URL of an HTTP proxy on the way to Emarsys; none: the environment's proxies are not used.",
+    "SEND_SECONDS": "An Emarsys request is given up after this many seconds; default 10.",
+    "API_KEY": "API Key for commands such as `account check`; the service gets it with each call.",
     "HOST_TOKEN": "When set, hosts must send it as bearer token or basic password.",
     "RULES_DIR": "Directory of documents: <destination id>.json, default.json for all others.",
     "LOG_LEVEL": "debug, info (default), warning or error.",
@@ -40,8 +50,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: Path = field(default_factory=lambda: Path("~/.local/share/emarsys-cdp").expanduser())
     secret: Secret | None = None
     upstream: str | None = None
-    api_base: str = "https://api.emarsys.net/api"
+    api_base: str = DEFAULT_API_BASE
     token_url: str = "https://auth.emarsys.net/oauth2/token"  # noqa: S105 - an address, not a secret
+    http_proxy: Secret | None = None
+    send_seconds: float = 10.0
+    api_key: Secret | None = None
     host_token: Secret | None = None
     rules_dir: Path | None = None
     log_level: str = "info"
@@ -61,9 +74,11 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
     if problems:
         raise StopAndFix("\n".join(problems))
     values: dict[str, Any] = {name.lower(): value for name, value in given.items()}
-    for name in ("redis_url", "secret", "host_token"):
+    for name in ("redis_url", "secret", "api_key", "host_token", "http_proxy"):
         if name in values:
             values[name] = Secret(values[name])
+    if "send_seconds" in values:
+        values["send_seconds"] = float(values["send_seconds"])
     for name in ("data_dir", "rules_dir"):
         if name in values:
             values[name] = Path(values[name]).expanduser()
@@ -106,6 +121,15 @@ def _problems(given: Mapping[str, str]) -> list[str]:
             read_address(given["REDIS_URL"])
         except StopAndFix as error:
             problems.append(str(error))
+    problems += [
+        f"{PREFIX}{name} would send secrets unprotected: http is for addresses of this machine only, write https"
+        for name in ("API_BASE", "TOKEN_URL")
+        if name in given and _is_http(given[name]) and not is_safe_address(given[name])
+    ]
+    if not _is_seconds(given.get("SEND_SECONDS", "10")):
+        problems.append(f"{PREFIX}SEND_SECONDS must be a number from {MIN_SECONDS:g} to {MAX_SECONDS:g}")
+    if "HTTP_PROXY" in given and urlsplit(given["HTTP_PROXY"]).scheme not in ("http", "https"):
+        problems.append(f"{PREFIX}HTTP_PROXY is no http or https URL: write for instance http://proxy:3128")
     if len(given.get("SECRET", "x" * MIN_SECRET)) < MIN_SECRET:
         problems.append(f"{PREFIX}SECRET is too short: at least {MIN_SECRET} characters")
     if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:
@@ -113,6 +137,26 @@ def _problems(given: Mapping[str, str]) -> list[str]:
     if "RULES_DIR" in given and not Path(given["RULES_DIR"]).expanduser().is_dir():
         problems.append(f"{PREFIX}RULES_DIR {given['RULES_DIR']} is no directory")
     return problems
+
+
+def is_safe_address(url: str) -> bool:
+    """Tell whether secrets may go to an address: https, or http to this machine."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or ""))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_seconds(text: str) -> bool:
+    try:
+        return MIN_SECONDS <= float(text) <= MAX_SECONDS
+    except ValueError:
+        return False
 
 
 def _is_http(text: str) -> bool:

@@ -88,8 +88,8 @@ def test_a_transform_takes_post_only(path: str, method: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/favicon.ico", "/health/", "/deleteUsers", "/customTransform", "/v0/destinations/webhook",
-        "/v1/destinations/emarsys/proxy", "/v0/destinations/emarsys/", "/routerTransform/x", "/ROUTERTRANSFORM",
+        "/", "/favicon.ico", "/health/", "/deleteUsers/", "/customTransform", "/v0/destinations/webhook",
+        "/v1/destinations/webhook/proxy", "/v0/destinations/emarsys/", "/routerTransform/x", "/ROUTERTRANSFORM",
     ],
 )  # fmt: skip
 def test_an_unknown_path_is_never_404(path: str, method: str) -> None:

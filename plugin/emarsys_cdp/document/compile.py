@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Struct
 
 from emarsys_cdp.credentials import Credentials
-from emarsys_cdp.document.model import EMAIL_FIELD, DataMap, Document
+from emarsys_cdp.document.model import DataMap, Document
 from emarsys_cdp.document.parts import Parts, parts_of
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.emarsys.field_types import check_writable, converter
-from emarsys_cdp.emarsys.fields import Field, FieldCatalogue
+from emarsys_cdp.emarsys.fields import EMAIL_FIELD, Field, FieldCatalogue
 from emarsys_cdp.identity.identifiers import Reader
 from emarsys_cdp.validation import Check
 from emarsys_cdp.values.coerce import Coercion, coercion

@@ -6,8 +6,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-EMAIL_FIELD = "3"
-"""Emarsys field id of the e-mail address (system field list)."""
+from emarsys_cdp.emarsys.fields import EMAIL_FIELD
 
 
 class DataMap(Struct, frozen=True, rename="camel"):

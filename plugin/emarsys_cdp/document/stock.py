@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from emarsys_cdp.document.model import EMAIL_FIELD
+from emarsys_cdp.emarsys.fields import EMAIL_FIELD
 
 SETTINGS = (
     "emersysUsername",

@@ -13,6 +13,9 @@ import emarsys_cdp_manifests as manifests
 UNKNOWN = "unknown"
 """Type of a custom field that was given by its number and is in no list."""
 
+EMAIL_FIELD = "3"
+"""Field id of the e-mail address (system field list)."""
+
 _SUGGESTIONS = 3
 
 

@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from emarsys_cdp.droppable import drop
 from emarsys_cdp.hosts.rudderstack.decode import destination_type
+from emarsys_cdp.hosts.rudderstack.deletion import is_ours
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.service.operations import operations
 from emarsys_cdp_hooks import DropCall, RetryLater
@@ -33,6 +34,12 @@ MAX_BODY = 256 * 1024 * 1024
 PROCESSOR = "/v0/destinations/emarsys"
 ROUTER = "/routerTransform"
 BATCH = "/batch"
+PROXY_V1 = "/v1/destinations/emarsys/proxy"
+PROXY_V0 = "/v0/destinations/emarsys/proxy"
+DELETE_USERS = "/deleteUsers"
+EXACT = (ROUTER, BATCH, DELETE_USERS)
+"""Endpoints of ours whose path has capital letters."""
+
 OPERATIONS = ("/health", "/ready", "/metrics", "/ui")
 DESTINATION_TYPE = "emarsys"
 
@@ -77,10 +84,13 @@ class App:
         self._new_id = new_id
         self._service: Service | None = None
         self._operations = operations(lambda: self._service)
-        self._own: Mapping[str, Callable[[Service, bytes], Awaitable[bytes]]] = {
+        self._own: Mapping[str, Callable[[Service, bytes], Awaitable[bytes | tuple[int, bytes]]]] = {
             PROCESSOR: lambda service, body: service.rudderstack.processor(body),
             ROUTER: lambda service, body: service.rudderstack.router(body),
             BATCH: lambda service, body: service.rudderstack.batch(body),
+            PROXY_V1: lambda service, body: service.proxy.v1(body),
+            PROXY_V0: lambda service, body: service.proxy.v0(body),
+            DELETE_USERS: lambda service, body: service.deletion.delete(body),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +114,7 @@ class App:
         request_id = _header(scope["headers"], b"x-request-id") or self._new_id()
         structlog.contextvars.bind_contextvars(request=request_id)
         answer = _Recorder(send, request_id)
-        own = path if path in (ROUTER, BATCH) else path.lower()
+        own = path if path in EXACT else path.lower()
         if not _authorized(service, scope["headers"]):
             own = "unauthorized"
             await _send(answer, _UNAUTHORIZED)
@@ -132,7 +142,7 @@ class App:
             return
         try:
             body = await _read(receive)
-            if service.upstream is not None and _is_foreign(path, body):
+            if service.upstream is not None and not _for_emarsys(path, body):
                 send.untouched = True
                 await service.upstream.forward(scope, receive, send, body)
                 return
@@ -142,7 +152,9 @@ class App:
         await _send(send, reply)
 
     async def _transformed(self, service: Service, path: str, body: bytes) -> Reply:
-        return Reply(200, await self._own[path](service, body), (_VERSION,))
+        answer = await self._own[path](service, body)
+        status, found = answer if isinstance(answer, tuple) else (200, answer)
+        return Reply(status, found, (_VERSION,))
 
     def directly(self, path: str, headers: Headers, body: bytes) -> Coroutine[Any, Any, Reply] | None:
         """
@@ -151,7 +163,7 @@ class App:
         None when it has to come over ASGI: the service is starting, or the request is for the stock transformer.
         """
         service = self._service
-        if service is None or (service.upstream is not None and _is_foreign(path, body)):
+        if service is None or (service.upstream is not None and not _for_emarsys(path, body)):
             return None
         return self._answer_directly(service, path, headers, body)
 
@@ -219,6 +231,13 @@ async def _reload(service: Service) -> None:
             _log.exception("documents_failed")
 
 
+def _for_emarsys(path: str, body: bytes) -> bool:
+    """Tell whether a request is for our destination type, which is in the path or in the body."""
+    if path == DELETE_USERS:
+        return is_ours(body)
+    return path not in (ROUTER, BATCH) or destination_type(body) == DESTINATION_TYPE
+
+
 def _header(headers: Headers, name: bytes) -> str | None:
     for key, value in headers:
         if key == name:
@@ -272,11 +291,6 @@ async def _read(receive: Receive) -> bytes:
         if size > MAX_BODY:
             raise TooLarge(f"the request has more than {MAX_BODY} bytes")
     return b"".join(pieces)
-
-
-def _is_foreign(path: str, body: bytes) -> bool:
-    """Tell whether a request to one of our endpoints is for another destination type."""
-    return path != PROCESSOR and destination_type(body) != DESTINATION_TYPE
 
 
 def _refusal(path: str, error: Exception) -> Reply:

@@ -13,13 +13,19 @@ import pluggy
 import structlog
 from msgspec import Struct
 
+from emarsys_cdp.delivery.deliverer import Deliverer
+from emarsys_cdp.delivery.directory import Directory
+from emarsys_cdp.delivery.leases import Leases
+from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import Compiler
+from emarsys_cdp.emarsys.client import open_http
+from emarsys_cdp.emarsys.connection import Emarsys, connect
 from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
-from emarsys_cdp.emarsys.signing import Signer
-from emarsys_cdp.emarsys.tokens import Tokens
 from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
+from emarsys_cdp.hosts.rudderstack.deletion import Deletion
+from emarsys_cdp.hosts.rudderstack.proxy import Proxy
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
 from emarsys_cdp.rounds import Rounds
@@ -47,6 +53,8 @@ class World(Struct, frozen=True):
     random_bytes: Callable[[int], bytes] = secrets.token_bytes
     first_revision: Callable[[], int] = lambda: secrets.randbits(62)
     jitter: Callable[[int], float] = lambda tries: random.uniform(0, min(MAX_JITTER, 0.001 * 2**tries))  # noqa: S311 - spreads tries, no secret
+    chance: Callable[[], float] = random.random
+    worker: Callable[[], str] = lambda: secrets.token_hex(8)
 
 
 class Service(Struct):
@@ -55,6 +63,9 @@ class Service(Struct):
     settings: Settings
     store: Store
     rudderstack: RudderStack
+    proxy: Proxy
+    deletion: Deletion
+    emarsys: Emarsys
     metrics: Metrics
     features: FeaturesSource
     upstream: Upstream | None
@@ -71,30 +82,36 @@ def assemble(
     settings: Settings,
     store: Store,
     secret: str,
-    client: httpx.AsyncClient,
+    http: httpx.AsyncClient,
     manager: pluggy.PluginManager,
     world: World,
 ) -> Service:
-    """Return the service over a store. *client* fetches access tokens."""
+    """Return the service over a store. *http* are the connections to Emarsys."""
     compiler = build_compiler(manager)
     documents = None if settings.rules_dir is None else DocumentFiles(settings.rules_dir, compiler)
     if documents is not None:
         documents.refresh()
     metrics = Metrics()
+    namer, spaces = Namer(derive(secret, "identifiers")), Spaces(compiler, documents)
     seal = Seal(derive(secret, "seal"), world.random_bytes)
-    tokens = Tokens(settings.token_url, client, store, seal, world.clock)
+    emarsys = connect(settings, store, seal, http, world)
     pipeline = Pipeline(
         Steps(manager),
         Rounds(store, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
-        Namer(derive(secret, "identifiers")),
-        Signer(tokens, world.clock, world.random_bytes),
+        namer,
+        emarsys.signer,
         metrics,
         world.clock,
         settings.api_base,
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
-    rudderstack = RudderStack(pipeline, Spaces(compiler, documents), world.clock, whole=has_extensions(manager))
-    return Service(settings, store, rudderstack, metrics, FeaturesSource(upstream), upstream, documents)
+    pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
+    rudderstack = RudderStack(pipeline, spaces, pairings, directory, world.clock, whole=has_extensions(manager))
+    deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
+    proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
+    deletion = Deletion(deliverer, directory, spaces, store, namer, metrics)
+    features = FeaturesSource(upstream)
+    return Service(settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents)
 
 
 @asynccontextmanager
@@ -110,13 +127,14 @@ async def running(settings: Settings, world: World) -> AsyncIterator[Service]:
         url = _store_url(settings, stack)
         store = RedisStore(url)
         stack.push_async_callback(store.close)
-        client = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        proxy = None if settings.http_proxy is None else settings.http_proxy.reveal()
+        http = await stack.enter_async_context(open_http(proxy))
         secret = (
             settings.secret.reveal()
             if settings.secret is not None
             else secret_of_directory(settings.data_dir, world.random_bytes)
         )
-        service = assemble(settings, store, secret, client, build_plugin_manager(), world)
+        service = assemble(settings, store, secret, http, build_plugin_manager(), world)
         if service.upstream is not None:
             stack.push_async_callback(service.upstream.close)
         yield service

@@ -32,7 +32,13 @@ def merge_features(stock: Mapping[str, Json] | None) -> dict[str, Json]:
     features = ALONE if stock is None else stock
     router = features.get("routerTransform")
     others = router if isinstance(router, dict) else {}
-    return {**features, "routerTransform": {**others, DESTINATION: True}}
+    given = features.get("regulations")
+    regulations = given if isinstance(given, list) else []
+    return {
+        **features,
+        "routerTransform": {**others, DESTINATION: True},
+        "regulations": [*regulations, *({DESTINATION} - set(map(str, regulations)))],
+    }
 
 
 class FeaturesSource:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from emarsys_cdp import __version__
+from emarsys_cdp.metrics import USER_LENGTH
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.store import StoreUnavailable
 
@@ -29,10 +30,19 @@ def operations(current: Callable[[], Service | None]) -> Starlette:
             await service.store.ping()
         except StoreUnavailable as error:
             return JSONResponse({"status": "not ready", "problems": [str(error)]}, 503)
-        return JSONResponse({"status": "ready"})
+        waiting = [
+            {"api_user": one.user[:USER_LENGTH], "circuit": one.circuit, "reason": one.reason}
+            for one in service.emarsys.budgets.health()
+            if one.reason
+        ]
+        return JSONResponse({"status": "ready", "emarsys": waiting})
 
     async def metrics(request: Request) -> Response:  # noqa: ARG001
         service = current()
-        return Response(b"" if service is None else service.metrics.expose(), media_type=CONTENT_TYPE_LATEST)
+        if service is None:
+            return Response(b"", media_type=CONTENT_TYPE_LATEST)
+        for one in service.emarsys.budgets.health():
+            service.metrics.show_budget(one.user, one.used, one.limit, one.circuit)
+        return Response(service.metrics.expose(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])

@@ -18,6 +18,10 @@ STUB_SECONDS = 3600
 """A profile that no identifier names yet disappears after this long."""
 
 
+CELL_SECONDS = 90 * 24 * 3600
+"""A state that workers share disappears when nobody has changed it for this long."""
+
+
 class StoreUnavailable(RetryLater):
     """The store does not answer or refuses to write: the host keeps its calls and sends them again."""
 
@@ -62,12 +66,28 @@ class Store(Protocol):
         """Set identifier rows by compare-and-set on their content; tell for each whether it was set."""
         ...
 
-    async def read_sealed(self, name: str) -> bytes | None:
-        """Return sealed bytes that workers share, None when there are none or their time is over."""
+    async def read_kept(self, name: str) -> bytes | None:
+        """Return bytes that workers share, None when there are none or their time is over."""
         ...
 
-    async def write_sealed(self, name: str, sealed: bytes, seconds: int) -> None:
-        """Keep sealed bytes that workers share for some seconds."""
+    async def keep(self, name: str, content: bytes, seconds: int) -> None:
+        """Keep bytes that workers share for some seconds."""
+        ...
+
+    async def read_cell(self, name: str) -> bytes | None:
+        """Return the content of a cell: a small state that all workers change together."""
+        ...
+
+    async def swap_cell(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """Set a cell if its content is still *old* (None: there is none); tell whether it was set."""
+        ...
+
+    async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
+        """Take names for a time, unless somebody else has them; tell for each whether *holder* has it now."""
+        ...
+
+    async def release(self, names: Sequence[str], holder: str) -> None:
+        """Give names back that *holder* still has."""
         ...
 
     def scan(self) -> AsyncIterator[tuple[str, bytes]]:

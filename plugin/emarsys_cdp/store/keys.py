@@ -9,7 +9,9 @@ row lives in the shard of its own hash.
 |---|---|---|
 | `ecdp:{xxx}:p:<pid>` | string | profile record: `record.py` |
 | `ecdp:{xxx}:i:<hash>` | string | owner of an identifier: `p<pid>`, or `s` when it is shared |
-| `ecdp:{xxx}:x:<hash>` | string | something sealed that workers share: access tokens |
+| `ecdp:{xxx}:x:<hash>` | string | something that workers share for a time: access tokens (sealed), rows of requests |
+| `ecdp:{xxx}:c:<hash>` | string | a small state that workers change together: budgets, fetches of tokens, spaces |
+| `ecdp:{xxx}:l:<hash>` | string | who sends something for a contact just now |
 
 An identifier's hash is a keyed BLAKE2b of (space, kind, value), so no name holds personal data.
 """
@@ -67,9 +69,19 @@ def row_key(name: str) -> str:
     return f"{_TAGS[shard(name)]}i:{name}"
 
 
-def sealed_key(name: str) -> str:
-    """Return the key of sealed bytes by their name, a hash."""
+def kept_key(name: str) -> str:
+    """Return the key of bytes that workers share for a time, by their name, a hash."""
     return f"{_TAGS[shard(name)]}x:{name}"
+
+
+def cell_key(name: str) -> str:
+    """Return the key of a state that workers change together, by its name, a hash."""
+    return f"{_TAGS[shard(name)]}c:{name}"
+
+
+def lease_key(name: str) -> str:
+    """Return the key that tells who holds a name."""
+    return f"{_TAGS[shard(name)]}l:{name}"
 
 
 def owned_by(pid: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Sequence
 
 from emarsys_cdp.store import Claim, Commit
@@ -9,12 +10,14 @@ from emarsys_cdp.store.record import HEADER_BYTES, header
 
 
 class MemoryStore:
-    """A `Store` in two dictionaries. Stubs stay until the process ends."""
+    """A `Store` in dictionaries. What is kept for some seconds elsewhere stays until the process ends."""
 
     def __init__(self) -> None:
         self.rows: dict[str, bytes] = {}
         self.records: dict[str, bytes] = {}
-        self.sealed: dict[str, bytes] = {}
+        self.kept: dict[str, bytes] = {}
+        self.cells: dict[str, bytes] = {}
+        self.leases: dict[str, tuple[str, float]] = {}
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of identifier rows."""
@@ -49,13 +52,42 @@ class MemoryStore:
         self.rows[claim.name] = claim.new
         return True
 
-    async def read_sealed(self, name: str) -> bytes | None:
-        """Return sealed bytes that workers share."""
-        return self.sealed.get(name)
+    async def read_kept(self, name: str) -> bytes | None:
+        """Return bytes that workers share."""
+        return self.kept.get(name)
 
-    async def write_sealed(self, name: str, sealed: bytes, seconds: int) -> None:  # noqa: ARG002
-        """Keep sealed bytes that workers share, until the process ends."""
-        self.sealed[name] = sealed
+    async def keep(self, name: str, content: bytes, seconds: int) -> None:  # noqa: ARG002
+        """Keep bytes that workers share, until the process ends."""
+        self.kept[name] = content
+
+    async def read_cell(self, name: str) -> bytes | None:
+        """Return the content of a cell."""
+        return self.cells.get(name)
+
+    async def swap_cell(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """Set a cell by compare-and-set on its content."""
+        if self.cells.get(name) != old:
+            return False
+        self.cells[name] = new
+        return True
+
+    async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
+        """Take names for a time, unless somebody else has them."""
+        return [self._lease(name, holder, milliseconds / 1000) for name in names]
+
+    def _lease(self, name: str, holder: str, seconds: float) -> bool:
+        now = time.monotonic()
+        current, until = self.leases.get(name, (holder, now))
+        if current != holder and until > now:
+            return False
+        self.leases[name] = holder, now + seconds
+        return True
+
+    async def release(self, names: Sequence[str], holder: str) -> None:
+        """Give names back."""
+        for name in names:
+            if self.leases.get(name, ("", 0.0))[0] == holder:
+                del self.leases[name]
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield every profile."""

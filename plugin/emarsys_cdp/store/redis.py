@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import STUB_SECONDS, Claim, Commit, StoreUnavailable
-from emarsys_cdp.store.keys import RECORDS, REMEMBERED, record_key, row_key, sealed_key
+from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable
+from emarsys_cdp.store.keys import RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology, read_address
@@ -26,9 +26,12 @@ class RedisStore:
 
     def __init__(self, url: str) -> None:
         self._target = lru_cache(REMEMBERED)(self._make_target)
-        commit, claim = load("commit"), load("claim")
-        self._commit_sha, self._claim_sha = commit.sha.encode(), claim.sha
-        setup = [("SCRIPT", "LOAD", script.source) for script in (commit, claim)]
+        scripts = {name: load(name) for name in ("commit", "claim", "swap", "lease", "release")}
+        self._commit_sha, self._claim_sha = scripts["commit"].sha.encode(), scripts["claim"].sha
+        self._swap_sha, self._lease_sha, self._release_sha = (
+            scripts[name].sha for name in ("swap", "lease", "release")
+        )
+        setup = [("SCRIPT", "LOAD", script.source) for script in scripts.values()]
         self._topology = Topology(read_address(url), setup)
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
@@ -68,15 +71,38 @@ class RedisStore:
         ]
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
-    async def read_sealed(self, name: str) -> bytes | None:
-        """Return sealed bytes that workers share."""
-        (sealed,) = await self._get([sealed_key(name)])
-        return sealed
+    async def read_kept(self, name: str) -> bytes | None:
+        """Return bytes that workers share."""
+        (content,) = await self._get([kept_key(name)])
+        return content
 
-    async def write_sealed(self, name: str, sealed: bytes, seconds: int) -> None:
-        """Keep sealed bytes that workers share for some seconds."""
-        key = sealed_key(name)
-        await self._topology.run([key], [("SET", key, sealed, "EX", seconds)])
+    async def keep(self, name: str, content: bytes, seconds: int) -> None:
+        """Keep bytes that workers share for some seconds."""
+        key = kept_key(name)
+        await self._topology.run([key], [("SET", key, content, "EX", seconds)])
+
+    async def read_cell(self, name: str) -> bytes | None:
+        """Return the content of a cell."""
+        (content,) = await self._get([cell_key(name)])
+        return content
+
+    async def swap_cell(self, name: str, old: bytes | None, new: bytes) -> bool:
+        """Set a cell by compare-and-set on its content."""
+        key = cell_key(name)
+        command = ("EVALSHA", self._swap_sha, 1, key, old or b"", new, CELL_SECONDS)
+        return bool((await self._topology.run([key], [command]))[0] == 1)
+
+    async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
+        """Take names for a time, unless somebody else has them."""
+        keys = [lease_key(name) for name in names]
+        sha = self._lease_sha
+        commands = [("EVALSHA", sha, 1, key, holder, milliseconds) for key in keys]
+        return [reply == 1 for reply in await self._topology.run(keys, commands)]
+
+    async def release(self, names: Sequence[str], holder: str) -> None:
+        """Give names back that *holder* still has."""
+        keys = [lease_key(name) for name in names]
+        await self._topology.run(keys, [("EVALSHA", self._release_sha, 1, key, holder) for key in keys])
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield every profile; one that is written meanwhile may come twice or not at all."""

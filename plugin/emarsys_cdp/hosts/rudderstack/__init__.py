@@ -1,1 +1,4 @@
-"""RudderStack: processor and router transform, plain and compacted."""
+"""RudderStack: processor and router transform, plain and compacted; delivery; deletion of users."""
+
+HOST = "rudderstack"
+"""Name of this host in spaces and metrics."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 import structlog
 
 from emarsys_cdp.calls import make_call
+from emarsys_cdp.delivery.directory import Directory
+from emarsys_cdp.delivery.origins import pairings_of
+from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import CompiledSpace
-from emarsys_cdp.hosts.rudderstack import encode
+from emarsys_cdp.hosts.rudderstack import HOST, encode
 from emarsys_cdp.hosts.rudderstack.decode import (
     Destination,
     Job,
@@ -22,10 +26,9 @@ from emarsys_cdp.hosts.rudderstack.decode import (
 from emarsys_cdp.hosts.rudderstack.dynamic_config import resolve
 from emarsys_cdp.pipeline import Answer, Pipeline
 from emarsys_cdp.spaces import Spaces
+from emarsys_cdp.store import StoreUnavailable
 from emarsys_cdp.values.times import parse_time
 from emarsys_cdp_hooks import Call, Filtered, Postponed, Refused, RetryLater, StopAndFix
-
-HOST = "rudderstack"
 
 _log = structlog.get_logger("emarsys_cdp.rudderstack")
 _canonical = msgspec.json.Encoder(order="deterministic").encode
@@ -54,8 +57,19 @@ class RudderStack:
     *whole*: calls are read whole, for extensions; otherwise only those parts that the built-in steps look at.
     """
 
-    def __init__(self, pipeline: Pipeline, spaces: Spaces, clock: Callable[[], int], *, whole: bool = False) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        spaces: Spaces,
+        pairings: Pairings,
+        directory: Directory,
+        clock: Callable[[], int],
+        *,
+        whole: bool = False,
+    ) -> None:
         self._pipeline = pipeline
+        self._pairings = pairings
+        self._directory = directory
         self._whole = whole
         self._partial: PartialReader | None = None
         self._spaces = spaces
@@ -124,7 +138,23 @@ class RudderStack:
                     encode.router_output(outgoing, [jobs[index] for index in outgoing.calls])
                     for outgoing in answer.outgoing
                 ]
+                await self._pair(group, answer, jobs)
         return outputs + [encode.settled_output(jobs[index], decision, "router") for index, decision in settled.items()]
+
+    async def _pair(self, group: _Group, answer: Answer, jobs: Sequence[Job]) -> None:
+        """Keep which row is of which job, for a host that hands the requests back to us for sending."""
+        space = group.space.id
+        try:
+            if not answer.outgoing or not await self._pairings.wanted(space):
+                return
+        except StoreUnavailable as error:  # the jobs come one by one then
+            _log.warning("rows_not_kept", space=space, reason=str(error))
+            return
+        calls, subjects = {call.index: call for call in group.calls}, answer.subjects()
+        numbers = {index: job.jobId for index in calls if (job := jobs[index].metadata) is not None}
+        for outgoing in answer.outgoing:
+            for name, pairing in pairings_of(outgoing, calls, numbers, subjects, partial(self._pairings.name, space)):
+                self._pairings.keep_soon(name, pairing)
 
     def _take(self, body: bytes, *, array: bool) -> tuple[Sequence[Job], list[_Group], Settled]:
         """
@@ -245,6 +275,7 @@ class RudderStack:
         """
         alone = frozenset(group.alone)
         try:
+            await self._directory.seen(group.space.id, group.space.credentials)
             return [await self._pipeline.process(group.space, group.calls, merge=merge, alone=alone)]
         except RetryLater:
             raise

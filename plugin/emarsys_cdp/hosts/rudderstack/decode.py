@@ -56,15 +56,16 @@ class Destination(Struct):
 
     def dynamic(self) -> bool:
         """Tell whether a setting takes its value from each call."""
-        return _has_template(self.Config)
+        return has_template(self.Config)
 
 
-def _has_template(value: Any) -> bool:
+def has_template(value: Any) -> bool:
+    """Tell whether a setting, or a part of it, takes its value from each call."""
     if isinstance(value, str):
         return "{{" in value
     if isinstance(value, dict):
-        return any(_has_template(child) for child in value.values())
-    return isinstance(value, list) and any(_has_template(child) for child in value)
+        return any(has_template(child) for child in value.values())
+    return isinstance(value, list) and any(has_template(child) for child in value)
 
 
 class Job(Struct, gc=False):

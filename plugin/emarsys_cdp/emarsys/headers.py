@@ -1,4 +1,4 @@
-"""The X-WSSE header of API v2. Pure: nonce and time are arguments."""
+"""Headers that prove who we are: X-WSSE of API v2, and basic authentication. Pure: nonce and time are arguments."""
 
 from __future__ import annotations
 
@@ -25,3 +25,8 @@ def wsse_header(credentials: Wsse, nonce: bytes, now: int) -> str:
     return (
         f'UsernameToken Username="{credentials.user}", PasswordDigest="{digest}", Nonce="{text}", Created="{created}"'
     )
+
+
+def basic_header(user: str, password: str) -> str:
+    """Return the value of `Authorization` by which a client signs in at the token URL."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"

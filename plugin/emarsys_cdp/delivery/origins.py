@@ -1,0 +1,52 @@
+"""Which row of a request is of which calls, from how the request was made. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from emarsys_cdp.delivery.pairing import Pairing
+from emarsys_cdp.delivery.parcel import RowOrigin
+from emarsys_cdp.pipeline import Outgoing, Subject
+from emarsys_cdp_hooks import Call
+
+
+def pairings_of(
+    outgoing: Outgoing,
+    calls: Mapping[int, Call],
+    jobs: Mapping[int, int],
+    subjects: Mapping[int, Subject],
+    name: Callable[[Sequence[int], str, str, Sequence[str]], str],
+) -> list[tuple[str, Pairing]]:
+    """
+    Return the pairing of each request of an outgoing, with its name.
+
+    *calls*, *jobs* (the host's numbers) and *subjects* are by the calls' index; *name* makes a name of jobs, method,
+    address and the keys of the rows. There is none when an extension has built requests of other numbers of actions;
+    where one has built other rows, they have another name and are not found.
+    """
+    if any(len(subjects[index].keys) != len(outgoing.requests) for index in outgoing.calls):
+        return []
+    numbers = [jobs[index] for index in outgoing.calls]
+    named: list[str] = []
+    found: list[tuple[str, Pairing]] = []
+    for position, request in enumerate(outgoing.requests):
+        rows = _rows(position, [(calls[one], jobs[one], subjects[one]) for one in outgoing.calls])
+        of_request = name(numbers, request.method, request.url, list(rows))
+        more = position < len(outgoing.requests) - 1
+        found.append((of_request, Pairing(tuple(rows.values()), tuple(named), more)))
+        named.append(of_request)
+    return found
+
+
+def _rows(position: int, sources: Sequence[tuple[Call, int, Subject]]) -> dict[str, RowOrigin]:
+    """Return the rows of the *position*-th request by their keys; the calls of one contact share a row."""
+    found: dict[str, RowOrigin] = {}
+    for call, job, subject in sources:
+        key, version = subject.keys[position], (call.event_time, call.message_id)
+        known = found.get(key)
+        found[key] = (
+            RowOrigin(subject.pid, (version,), (job,))
+            if known is None
+            else RowOrigin(known.pid, (*known.versions, version), (*known.jobs, job))
+        )
+    return found
