@@ -1,0 +1,163 @@
+"""
+Runs vectors through the real engine: the pipeline that serves a host, over a store, at the times of the timeline.
+
+Nothing is sent and no clock is read: a call arrives when its step says so. Every vector has a space of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import count
+
+from msgspec import Struct
+
+from emarsys_cdp.calls import make_call
+from emarsys_cdp.credentials import OAuth, Secret, Wsse
+from emarsys_cdp.document.compile import CompiledSpace, Compiler
+from emarsys_cdp.emarsys.signing import Signer
+from emarsys_cdp.extensions import Steps
+from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.metrics import Metrics
+from emarsys_cdp.pipeline import Pipeline
+from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.simulation.offsets import START, show_offset
+from emarsys_cdp.simulation.outcome import DROPPED, OK, Outcome, people
+from emarsys_cdp.simulation.reading import Person, Step, Vector
+from emarsys_cdp.store import Store
+from emarsys_cdp.store.keys import Namer, new_pid
+from emarsys_cdp.users_query import KINDS, NoIdentifier, read_identifier, reader_of
+from emarsys_cdp.users_today import UsersToday
+from emarsys_cdp.values.times import iso_time
+from emarsys_cdp_hooks import StopAndFix
+
+HOST = "simulate"
+_UNUSED = Wsse("simulate", Secret("simulate"))
+"""Requests are built and signed as always, and thrown away."""
+
+
+class Engine(Struct, frozen=True):
+    """
+    What vectors run on. *seed* makes the names of spaces and profiles: the same seed, the same names.
+
+    *note* is told what a person may want to know beside the outcome.
+    """
+
+    store: Store
+    steps: Steps
+    compiler: Compiler
+    seed: str
+    note: Callable[[str], None]
+
+
+class _Table(Rounds):
+    """The users table, which remembers what became of each call."""
+
+    def __init__(self, store: Store, random_bytes: Callable[[int], bytes]) -> None:
+        super().__init__(store, lambda: new_pid(random_bytes), lambda _: 0.0)
+        self.calls: list[tuple[Entry, Added]] = []
+
+    async def add(self, entries: Sequence[Entry]) -> list[Added]:
+        """Add calls."""
+        added = await super().add(entries)
+        self.calls += zip(entries, added, strict=True)
+        return added
+
+
+class _NoTokens:
+    """Where no access token is needed."""
+
+    async def token(self, credentials: OAuth, left: int = 0, refused: str | None = None) -> str:  # noqa: ARG002
+        raise StopAndFix("a simulation has no access token")
+
+
+async def run_vector(engine: Engine, vector: Vector, number: int) -> Outcome:
+    """
+    Return what comes out of a vector; *number* tells it from others of the same engine.
+
+    Raises:
+        StoreUnavailable: the store does not answer.
+
+    """
+    run = _Run(engine, vector, f"{engine.seed}-{number}")
+    for index in sorted(range(len(vector.steps)), key=lambda index: vector.steps[index].at):
+        await run.take(index, vector.steps[index])
+    return await run.outcome()
+
+
+class _Run:
+    """One vector on its way."""
+
+    def __init__(self, engine: Engine, vector: Vector, space: str) -> None:
+        self._engine = engine
+        self._vector = vector
+        self._now = START
+        random_bytes = _bytes_of(space)
+        namer = Namer(random_bytes(32))
+        self._space: CompiledSpace = engine.compiler.compile(space, HOST, vector.document, _UNUSED)
+        self._table = _Table(engine.store, random_bytes)
+        self._users = UsersToday(engine.store, namer)
+        signer = Signer(_NoTokens(), self._clock, random_bytes)
+        self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "")
+        self._results: dict[int, str] = {}
+
+    def _clock(self) -> int:
+        return self._now
+
+    async def take(self, index: int, step: Step) -> None:
+        """Let one step happen."""
+        self._now = START + step.at
+        if step.call is not None:
+            self._results[index] = await self._call(step)
+        elif (person := step.erase or step.unsuppress) is not None:
+            self._results[index] = await self._remove(step, person)
+
+    async def _remove(self, step: Step, person: Person) -> str:
+        """Erase a person or take a suppressed one back."""
+        try:
+            value = read_identifier(reader_of(self._vector.document, person.value), person.kind, person.value)
+        except NoIdentifier as error:
+            self._note(step, str(error))
+            return DROPPED
+        space, kind = self._space.id, KINDS[person.kind]
+        if step.erase is None:
+            return OK if await self._users.unsuppress(space, kind, value) else DROPPED
+        await self._users.erase(space, kind, value, step.mode, self._now)
+        return OK
+
+    async def _call(self, step: Step) -> str:
+        message = dict(step.call or {})
+        if step.time is not None or not (message.get("timestamp") or message.get("originalTimestamp")):
+            message["timestamp"] = iso_time(START + (step.at if step.time is None else step.time))
+        before = len(self._table.calls)
+        answer = await self._pipeline.process(self._space, [make_call(0, message, self._now)])
+        added = [one for _, one in self._table.calls[before:]]
+        if added and added[0].failure is None and added[0].profile is not None:
+            return OK
+        if 0 in answer.settled:
+            self._note(step, answer.settled[0].reason)
+        return DROPPED
+
+    def _note(self, step: Step, reason: str) -> None:
+        self._engine.note(f"{self._vector.name}, {show_offset(step.at)}: {reason}")
+
+    async def outcome(self) -> Outcome:
+        """Return what came out."""
+        space, calls = self._space.id, self._table.calls
+        anons = sorted({entry.ids.anon for entry, _ in calls if entry.ids.anon is not None})
+        return Outcome(
+            name=self._vector.name,
+            effects=[],
+            instances=[],
+            profiles=people([found.record async for found in self._users.scan(space)]),
+            shared=[anon for anon in anons if await self._users.state(space, "a", anon) == "shared"],
+            warnings=[code for entry, added in calls for code in (*entry.ids.warnings, *added.warnings)],
+            contradictions=0,
+            results=[self._results[index] for index in range(len(self._results))],
+        )
+
+
+def _bytes_of(seed: str) -> Callable[[int], bytes]:
+    """Return a source of bytes that is the same for the same seed."""
+    numbers = count()
+    return lambda size: blake2b(f"{seed}\0{next(numbers)}".encode(), digest_size=size).digest()
