@@ -289,6 +289,8 @@ def _actions(
     for call, decision, one in zip(calls, decisions, added, strict=True):
         if one.failure is not None:
             settled[call.index] = Postponed(one.failure)
+        elif one.filtered is not None:
+            settled[call.index] = Filtered(one.filtered)
         elif isinstance(decision, tuple):
             actions.append((call.index, decision))
             for action in decision:

@@ -97,7 +97,7 @@ def assemble(
     emarsys = connect(settings, store, seal, http, world)
     pipeline = Pipeline(
         Steps(manager),
-        Rounds(store, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
+        Rounds(store, namer, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
         namer,
         emarsys.signer,
         metrics,

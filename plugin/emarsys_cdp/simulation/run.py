@@ -53,8 +53,8 @@ class Engine(Struct, frozen=True):
 class _Table(Rounds):
     """The users table, which remembers what became of each call."""
 
-    def __init__(self, store: Store, random_bytes: Callable[[int], bytes]) -> None:
-        super().__init__(store, lambda: new_pid(random_bytes), lambda _: 0.0)
+    def __init__(self, store: Store, namer: Namer, random_bytes: Callable[[int], bytes]) -> None:
+        super().__init__(store, namer, lambda: new_pid(random_bytes), lambda _: 0.0)
         self.calls: list[tuple[Entry, Added]] = []
 
     async def add(self, entries: Sequence[Entry]) -> list[Added]:
@@ -95,7 +95,7 @@ class _Run:
         random_bytes = _bytes_of(space)
         namer = Namer(random_bytes(32))
         self._space: CompiledSpace = engine.compiler.compile(space, HOST, vector.document, _UNUSED)
-        self._table = _Table(engine.store, random_bytes)
+        self._table = _Table(engine.store, namer, random_bytes)
         self._users = UsersToday(engine.store, namer)
         signer = Signer(_NoTokens(), self._clock, random_bytes)
         self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "")
