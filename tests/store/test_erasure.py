@@ -167,7 +167,8 @@ class Interruption:
         self._step, self._do = step, do
         self.armed = False
 
-    async def __call__(self, method: str, arguments: Sequence[Any]) -> None:  # noqa: ARG002
+    async def before(self, _: str, __: Sequence[Any]) -> None:
+        """Do it when its time has come."""
         if self.armed:
             if self._step == 0:
                 await self._do()
@@ -189,24 +190,17 @@ LATE = {
 @pytest.mark.parametrize("late", LATE)
 @pytest.mark.parametrize("mode", ["delete", "suppress"])
 def test_a_call_under_way_does_not_bring_an_erased_person_back(make_store: MakeStore, late: str, mode: str) -> None:
-    """Wherever an erasure comes in between a call's round trips, no identifier of the person has an owner afterwards."""
+    """Wherever an erasure comes in between round trips of a call, no identifier of the person has an owner."""
 
     async def use(store: Store) -> list[str]:
         wrong = []
         for step in range(20):
             space = f"{late} {mode} {step}"
             known, other = [*calls(space), call(13, 0, 3, 4, space=space)], call(20, *LATE[late], space=space)
-            started = False
-
-            async def erase(
-                _: str, __: Sequence[Any], space: str = space, trips: Any = trips, step: int = step
-            ) -> None:
-                if started and next(trips) == step:
-                    await people(store).erase(space, "user", "user1", mode, 100)
-
-            one = worker(store, erase)
+            interruption = Interruption(step, partial(people(store).erase, space, "user", "user1", mode, 100))
+            one = worker(store, interruption.before)
             await one.add(known)
-            started = True
+            interruption.armed = True
             await one.add([other])
             await people(store).erase(space, "user", "user1", mode, 100)
             found = await states(store, space)
