@@ -10,9 +10,6 @@ from emarsys_cdp.values.paths import compile_path
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import DropCall
 
-KINDS: Final = {"user": "u", "key": "k", "anon": "a"}
-"""Kinds of identifiers as people write them, and as the users table does."""
-
 WORDS: Final = {"user": "userId", "key": "primary key", "anon": "anonymousId"}
 """What the kinds are called in words."""
 
@@ -28,7 +25,11 @@ _PROBLEMS: Final = {
 
 
 class NoIdentifier(DropCall):
-    """What was given as an identifier can be none."""
+    """What was given as an identifier of a kind can be none."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
 
 
 def reader_of(document: Document | None, value: str) -> Reader:
@@ -53,5 +54,5 @@ def read_identifier(reader: Reader, kind: str, value: str) -> str:
     found = reader.read({FIELD_OF[kind]: value})
     text = {"user": found.user, "key": found.key, "anon": found.anon}[kind]
     if text is None:
-        raise NoIdentifier(f"{WORDS[kind]} {shorten(value)} {_PROBLEMS[found.warnings[0]]}")
+        raise NoIdentifier(kind, f"{WORDS[kind]} {shorten(value)} {_PROBLEMS[found.warnings[0]]}")
     return text

@@ -92,7 +92,6 @@ def test_the_output_is_one_array(tablet: Path, store: str) -> None:
     assert "Ünïcode, 0d 02:00: the track call has no event" in done.stderr
 
 
-@pytest.mark.xfail(strict=False, reason="the store removes nothing yet")
 def test_a_redis_of_ones_own_is_as_before(tablet: Path, valkey_url: str) -> None:
     """The spaces of a simulation are removed from a server that others use too."""
     client = redis.Redis.from_url(valkey_url)
@@ -155,7 +154,6 @@ def test_half_a_character_does_not_break_the_output(tablet: Path) -> None:
     assert json.loads(done.stdout)[0]["name"] == "\ud83d"
 
 
-@pytest.mark.xfail(strict=False, reason="the engine does not erase yet")
 def test_the_example_of_the_help_runs(root: Path, tmp_path: Path) -> None:
     """The file that help/simulate.md shows does what it says."""
     text = (root / "plugin/emarsys_cdp/help/simulate.md").read_text()

@@ -22,15 +22,6 @@ FILE = Path(__file__).parent / "vectors/semantics/vectors.json"
 RAW: list[dict[str, Any]] = json.loads(FILE.read_text())["vectors"]
 IDENTITY = [number for number, raw in enumerate(RAW) if raw["name"].startswith("I")]
 
-NOT_YET = ("I8", "I10", "I12", "I13")
-"""What the engine does not do yet."""
-
-
-def _marked(number: int) -> Any:
-    name = RAW[number]["name"]
-    marks = [pytest.mark.xfail(strict=False, reason="the engine does not do it yet")]
-    return pytest.param(number, id=name, marks=marks if name.split()[0] in NOT_YET else ())
-
 
 @pytest.fixture(scope="module")
 def vectors() -> tuple[Vector, ...]:
@@ -39,7 +30,7 @@ def vectors() -> tuple[Vector, ...]:
     return read_simulation(FILE, compile_schema("simulation"), compiler).vectors
 
 
-@pytest.mark.parametrize("number", [_marked(number) for number in IDENTITY])
+@pytest.mark.parametrize("number", IDENTITY, ids=[RAW[number]["name"] for number in IDENTITY])
 def test_an_identity_vector_comes_out(
     make_store: Callable[[], Store], vectors: tuple[Vector, ...], number: int
 ) -> None:

@@ -16,6 +16,7 @@ from emarsys_cdp.cli.fake_host import fake_host_command
 from emarsys_cdp.cli.manifest import manifest_command
 from emarsys_cdp.cli.serve import serve_command
 from emarsys_cdp.cli.simulate import simulate_command
+from emarsys_cdp.cli.users import users_command
 from emarsys_cdp_hooks import EmarsysCdpError
 
 
@@ -51,3 +52,4 @@ for command in (demo_command, serve_command, check_command, manifest_command, fa
     main.add_command(command)
 main.add_command(account_command)
 main.add_command(simulate_command)
+main.add_command(users_command)

@@ -24,7 +24,6 @@ from emarsys_cdp.log import configure_logging
 from emarsys_cdp.service.assembly import build_compiler
 from emarsys_cdp.settings import read_settings
 from emarsys_cdp.simulation.compare import Difference, differences
-from emarsys_cdp.simulation.guest import GuestStore
 from emarsys_cdp.simulation.outcome import Outcome
 from emarsys_cdp.simulation.reading import Simulation, read_simulation
 from emarsys_cdp.simulation.run import Engine, run_vector
@@ -102,7 +101,7 @@ def _store(kind: str) -> Iterator[tuple[Callable[[], Store], str]]:
         return
     url = read_settings(os.environ).redis_url
     if url is not None:
-        yield (lambda: GuestStore(url.reveal())), f"simulation-{secrets.token_hex(8)}"
+        yield (lambda: RedisStore(url.reveal())), f"simulation-{secrets.token_hex(8)}"
         return
     with TemporaryDirectory(prefix="emarsys-cdp-simulate-", ignore_cleanup_errors=True) as directory:
         server = EmbeddedServer(Path(directory), appendonly="no")

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 
 import httpx
 import pluggy
@@ -38,6 +39,8 @@ from emarsys_cdp.store import Store
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer, new_pid
 from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.users_desk import UsersDesk
+from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp.validation import compile_schema
 
 _log = structlog.get_logger("emarsys_cdp.service")
@@ -70,6 +73,7 @@ class Service(Struct):
     features: FeaturesSource
     upstream: Upstream | None
     documents: DocumentFiles | None
+    users: UsersDesk
 
 
 def build_compiler(manager: pluggy.PluginManager) -> Compiler:
@@ -111,7 +115,11 @@ def assemble(
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     deletion = Deletion(deliverer, directory, spaces, store, namer, metrics)
     features = FeaturesSource(upstream)
-    return Service(settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents)
+    table = UsersTable(store, namer, count(world.first_revision()))
+    users = UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+    return Service(
+        settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents, users
+    )
 
 
 @asynccontextmanager

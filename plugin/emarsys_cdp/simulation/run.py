@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
+from typing import cast
 
 from msgspec import Struct
 
@@ -17,17 +18,20 @@ from emarsys_cdp.credentials import OAuth, Secret, Wsse
 from emarsys_cdp.document.compile import CompiledSpace, Compiler
 from emarsys_cdp.emarsys.signing import Signer
 from emarsys_cdp.extensions import Steps
-from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
 from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.simulation.offsets import START, show_offset
 from emarsys_cdp.simulation.outcome import DROPPED, OK, Outcome, people
 from emarsys_cdp.simulation.reading import Person, Step, Vector
+from emarsys_cdp.simulation.timed import TimedStore
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import Namer, new_pid
-from emarsys_cdp.users_query import KINDS, NoIdentifier, read_identifier, reader_of
-from emarsys_cdp.users_today import UsersToday
+from emarsys_cdp.store.record import Record
+from emarsys_cdp.users_query import NoIdentifier, read_identifier, reader_of
+from emarsys_cdp.users_table import UsersTable
+from emarsys_cdp.users_view import is_person
 from emarsys_cdp.values.times import iso_time
 from emarsys_cdp_hooks import StopAndFix
 
@@ -80,9 +84,12 @@ async def run_vector(engine: Engine, vector: Vector, number: int) -> Outcome:
 
     """
     run = _Run(engine, vector, f"{engine.seed}-{number}")
-    for index in sorted(range(len(vector.steps)), key=lambda index: vector.steps[index].at):
-        await run.take(index, vector.steps[index])
-    return await run.outcome()
+    try:
+        for index in sorted(range(len(vector.steps)), key=lambda index: vector.steps[index].at):
+            await run.take(index, vector.steps[index])
+        return await run.outcome()
+    finally:
+        await run.leave()
 
 
 class _Run:
@@ -91,12 +98,14 @@ class _Run:
     def __init__(self, engine: Engine, vector: Vector, space: str) -> None:
         self._engine = engine
         self._vector = vector
-        self._now = START
+        self._now = min([START, *(START + step.at for step in vector.steps)])
         random_bytes = _bytes_of(space)
         namer = Namer(random_bytes(32))
         self._space: CompiledSpace = engine.compiler.compile(space, HOST, vector.document, _UNUSED)
-        self._table = _Table(engine.store, namer, random_bytes)
-        self._users = UsersToday(engine.store, namer)
+        self._timed = TimedStore(engine.store, self._clock)
+        store = cast("Store", self._timed)
+        self._table = _Table(store, namer, random_bytes)
+        self._users = UsersTable(store, namer, count(int.from_bytes(random_bytes(7), "big")))
         signer = Signer(_NoTokens(), self._clock, random_bytes)
         self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "")
         self._results: dict[int, str] = {}
@@ -106,11 +115,20 @@ class _Run:
 
     async def take(self, index: int, step: Step) -> None:
         """Let one step happen."""
-        self._now = START + step.at
+        await self._wait(step.at)
         if step.call is not None:
             self._results[index] = await self._call(step)
         elif (person := step.erase or step.unsuppress) is not None:
             self._results[index] = await self._remove(step, person)
+
+    async def _wait(self, offset: int) -> None:
+        """Let time pass."""
+        self._now = max(self._now, START + offset)
+        await self._timed.expire()
+
+    async def leave(self) -> None:
+        """Leave the store as it was."""
+        await self._timed.remove_all()
 
     async def _remove(self, step: Step, person: Person) -> str:
         """Erase a person or take a suppressed one back."""
@@ -119,7 +137,7 @@ class _Run:
         except NoIdentifier as error:
             self._note(step, str(error))
             return DROPPED
-        space, kind = self._space.id, KINDS[person.kind]
+        space, kind = self._space.id, person.kind
         if step.erase is None:
             return OK if await self._users.unsuppress(space, kind, value) else DROPPED
         await self._users.erase(space, kind, value, step.mode, self._now)
@@ -138,23 +156,33 @@ class _Run:
             self._note(step, answer.settled[0].reason)
         return DROPPED
 
+    async def _is_shared(self, anon: str) -> bool:
+        return await self._users.state(self._space.id, "anon", anon) == "shared"
+
     def _note(self, step: Step, reason: str) -> None:
         self._engine.note(f"{self._vector.name}, {show_offset(step.at)}: {reason}")
 
     async def outcome(self) -> Outcome:
-        """Return what came out."""
+        """Return what has come out at the end."""
+        if self._vector.until is not None:
+            await self._wait(self._vector.until)
         space, calls = self._space.id, self._table.calls
-        anons = sorted({entry.ids.anon for entry, _ in calls if entry.ids.anon is not None})
+        anons = {entry.ids.anon for entry, _ in calls} | {entry.previous.value for entry, _ in calls if entry.previous}
         return Outcome(
             name=self._vector.name,
             effects=[],
             instances=[],
-            profiles=people([found.record async for found in self._users.scan(space)]),
-            shared=[anon for anon in anons if await self._users.state(space, "a", anon) == "shared"],
+            profiles=people([one.record async for one in self._users.scan(space) if _is_shown(one.record)]),
+            shared=[one for one in sorted(filter(None, anons)) if await self._is_shared(one)],
             warnings=[code for entry, added in calls for code in (*entry.ids.warnings, *added.warnings)],
             contradictions=0,
             results=[self._results[index] for index in range(len(self._results))],
         )
+
+
+def _is_shown(record: Record) -> bool:
+    """Tell that a record is a person's, and not that of a shared device."""
+    return is_person(record) and not record.isolate
 
 
 def _bytes_of(seed: str) -> Callable[[int], bytes]:
