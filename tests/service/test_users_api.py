@@ -205,6 +205,29 @@ def test_a_person_is_erased(make_store: Callable[[], Store], method: str, path: 
         assert (one["mode"], one["at"]) == (mode, "2026-11-23T10:00:05Z")
 
 
+@pytest.mark.parametrize(("mode", "left"), [("erase", "u1 anew"), ("suppress", "tombstone")])
+def test_who_was_erased_stays_away(make_store: Callable[[], Store], mode: str, left: str) -> None:
+    """A replay of old calls brings nobody back, though the service remembers the person; a later call may."""
+    later = call("page", 4, userId="u1", timestamp="2026-11-23T10:01:00.000Z")
+
+    async def use(store: Store) -> list[Any]:
+        found = []
+        async with running(store) as host:
+            await host.client.post(f"{USERS}/{mode}", json={"user": "u1"})
+            for again in (ADA, later):
+                await host.send(ROUTER, router_request([again]))
+                found.append((await host.client.get(f"{USERS}?user=u1")).json())
+        return found
+
+    replayed, called = on(make_store, use)
+
+    assert "tombstone" in replayed
+    if left == "tombstone":
+        assert called == replayed
+    else:
+        assert (called["userId"], called["anonymousId"], called["values"]) == ("u1", None, {})
+
+
 def test_a_suppressed_person_comes_back() -> None:
     """Unsuppressing tells whether there was anybody to take back."""
 

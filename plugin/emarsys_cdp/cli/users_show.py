@@ -41,7 +41,7 @@ def show_user(shown: Mapping[str, Any], kind: str, value: str, console: Console)
     elif "redirect" in shown:
         console.print(Text(f"Profile {shown['redirect']} became part of {shown['to']}.", "yellow"))
     else:
-        if kind == "key" and value in shown["formerKeys"]:
+        if kind == "key" and value.strip().lower() in [key.lower() for key in shown["formerKeys"]]:
             console.print(Text("This is a former primary key of the person.", "yellow"))
         _show_person(shown, console)
 
