@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp.emarsys.signing import Signer, endpoint
 from emarsys_cdp.extensions import Steps
-from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.identity.entries import Entry, Previous
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.store.keys import Namer
@@ -176,7 +176,8 @@ class Pipeline:
             if len(stored) < len(read):
                 unfit[len(entries)] = [value.reason for value in read.values() if type(value) is Unfit]
             of_call = names(space_id, ids.user, ids.key, ids.anon)
-            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored))
+            previous = _previous(space, call, self._namer) if call.type == "alias" else None
+            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored, space.policy, previous))
         return entries
 
     def _decide(
@@ -251,6 +252,12 @@ class Pipeline:
             if one_out.left_out:
                 self._metrics.count_warning("value_left_out")
                 _log.warning("values_left_out", space=space.id, reason=one_out.left_out)
+
+
+def _previous(space: CompiledSpace, call: Call, namer: Namer) -> Previous:
+    """Return what an alias call names beside its userId; without a usable one nothing can be done with it."""
+    value = space.reader.previous(call.message) or ""
+    return Previous(value, namer(space.id, "u", value), namer(space.id, "a", value))
 
 
 def _subjects(

@@ -176,7 +176,7 @@ class _Resolving:
         One that has another user gets the new userId only when the previousId is that user.
         """
         previous, user = self._entry.previous, self._entry.ids.user
-        if previous is None or user is None or previous.value == user:
+        if previous is None or user is None or previous.value in ("", user):
             return None
         pid = self._picture.holder(previous.user_name)
         if pid is not None:
@@ -216,7 +216,7 @@ class _Resolving:
     def _previous(self, previous: Previous) -> None:
         """Let the previousId of an alias call point at the person too, or merge its profile (semantics 1.6)."""
         user = self._entry.ids.user
-        if user is None or previous.value == user:
+        if user is None or previous.value in ("", user):
             self._warnings.append("alias_incomplete")
             return
         picture = self._picture

@@ -136,6 +136,9 @@ def unpack(stored: bytes) -> tuple[int, Record]:
         raise UnreadableRecord(f"record cannot be read: {error}") from error
 
 
+_NOTHING: dict[str, dict[str, tuple[int, str]]] = {}
+
+
 def profile(pid: str, record: Record) -> Profile:
     """Return what hooks see of a record."""
     devices = record.devices
@@ -147,4 +150,5 @@ def profile(pid: str, record: Record) -> Profile:
         record.first_seen,
         record.last_seen,
         record.values,
+        {one.message_id: one.versions for one in record.released} if record.released else _NOTHING,
     )
