@@ -104,7 +104,7 @@ def _store(kind: str) -> Iterator[tuple[Callable[[], Store], str]]:
         yield (lambda: RedisStore(url.reveal())), f"simulation-{secrets.token_hex(8)}"
         return
     with TemporaryDirectory(prefix="emarsys-cdp-simulate-", ignore_cleanup_errors=True) as directory:
-        server = EmbeddedServer(Path(directory), appendonly="no")
+        server = EmbeddedServer(Path(directory))
         server.start()
         try:
             yield (lambda: RedisStore(server.url)), "simulation"
