@@ -1,7 +1,7 @@
 """
 The timelines of the specification through `simulate`'s engine, on every store.
 
-`vectors.json` is the specification's own file, of which the identity vectors (I*) run here; `identity.json` has its
+`vectors.json` is the specification's own file, of which the identity vectors (I*) run here; `examples.json` has its
 worked examples in the same form, and what its tables say of aliases, limits, modes, erasing and time to live.
 """
 
@@ -25,7 +25,7 @@ from emarsys_cdp.validation import compile_schema
 
 FOLDER = Path(__file__).parent / "vectors/semantics"
 RAW: dict[str, list[dict[str, Any]]] = {
-    name: json.loads((FOLDER / name).read_text())["vectors"] for name in ("vectors.json", "identity.json")
+    name: json.loads((FOLDER / name).read_text())["vectors"] for name in ("vectors.json", "examples.json")
 }
 CASES = [
     pytest.param(name, number, id=raw["name"])
@@ -63,7 +63,7 @@ def test_an_identity_vector_comes_out(
 
 def test_there_are_identity_vectors() -> None:
     """A file that lost its vectors would pass everything."""
-    assert len(CASES) >= 11 + 32
+    assert len(CASES) >= 11 + 36
     assert all(raw["expect"] and raw["timeline"] for vectors in RAW.values() for raw in vectors)
 
 

@@ -12,6 +12,20 @@ from emarsys_cdp.store.record import Record
 OK, DUPLICATE, DROPPED = "ok", "duplicate", "dropped"
 """What becomes of a step."""
 
+CODES = (
+    "id_blocked",
+    "id_wrong_type",
+    "id_too_long",
+    "key_not_email",
+    "unidentifiable",
+    "key_shared",
+    "anon_shared",
+    "alias_refused",
+    "alias_incomplete",
+    "merge_limit",
+)
+"""Warnings in the order in which a call has them (semantics.md, amendment 3)."""
+
 
 class Person(Struct, frozen=True):
     """A person of the users table as a simulation shows it; *anons* and *former* (keys) are sorted."""

@@ -23,13 +23,13 @@ from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
 from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.simulation.offsets import START, show_offset
-from emarsys_cdp.simulation.outcome import DROPPED, OK, Outcome, people
+from emarsys_cdp.simulation.outcome import CODES, DROPPED, DUPLICATE, OK, Outcome, people
 from emarsys_cdp.simulation.reading import Person, Step, Vector
 from emarsys_cdp.simulation.timed import TimedStore
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import Namer, new_pid
-from emarsys_cdp.store.record import Record
-from emarsys_cdp.users_query import NoIdentifier, read_identifier, reader_of
+from emarsys_cdp.store.record import Record, unpack
+from emarsys_cdp.users_query import WORDS, NoIdentifier, read_identifier, reader_of
 from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp.users_view import is_person
 from emarsys_cdp.values.times import iso_time
@@ -109,6 +109,7 @@ class _Run:
         signer = Signer(_NoTokens(), self._clock, random_bytes)
         self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "")
         self._results: dict[int, str] = {}
+        self._seen: dict[str, set[str]] = {}
 
     def _clock(self) -> int:
         return self._now
@@ -139,7 +140,9 @@ class _Run:
             return DROPPED
         space, kind = self._space.id, person.kind
         if step.erase is None:
-            return OK if await self._users.unsuppress(space, kind, value) else DROPPED
+            if not await self._users.unsuppress(space, kind, value):
+                self._note(step, f"{WORDS[kind]} {value!r} is not suppressed")
+            return OK
         await self._users.erase(space, kind, value, step.mode, self._now)
         return OK
 
@@ -149,9 +152,9 @@ class _Run:
             message["timestamp"] = iso_time(START + (step.at if step.time is None else step.time))
         before = len(self._table.calls)
         answer = await self._pipeline.process(self._space, [make_call(0, message, self._now)])
-        added = [one for _, one in self._table.calls[before:]]
-        if added and added[0].failure is None and added[0].profile is not None:
-            return OK
+        for entry, added in self._table.calls[before:]:
+            if added.failure is None and added.profile is not None:
+                return DUPLICATE if await self._is_known(added.profile.id, entry.message_id) else OK
         if 0 in answer.settled:
             self._note(step, answer.settled[0].reason)
         return DROPPED
@@ -161,6 +164,15 @@ class _Run:
 
     def _note(self, step: Step, reason: str) -> None:
         self._engine.note(f"{self._vector.name}, {show_offset(step.at)}: {reason}")
+
+    async def _is_known(self, pid: str, message_id: str) -> bool:
+        """Tell whether a person, or one who became part of this one, has had a call with this messageId before."""
+        (stored,) = await self._timed.read_records([pid])
+        earlier = self._seen.setdefault(message_id, set())
+        people = {pid, *(() if stored is None else unpack(stored)[1].merged_from)}
+        known = not earlier.isdisjoint(people)
+        earlier.add(pid)
+        return known
 
     async def outcome(self) -> Outcome:
         """Return what has come out at the end."""
@@ -174,10 +186,16 @@ class _Run:
             instances=[],
             profiles=people([one.record async for one in self._users.scan(space) if _is_shown(one.record)]),
             shared=[one for one in sorted(filter(None, anons)) if await self._is_shared(one)],
-            warnings=[code for entry, added in calls for code in (*entry.ids.warnings, *added.warnings)],
+            warnings=[code for call in calls for code in _warnings(*call)],
             contradictions=0,
             results=[self._results[index] for index in range(len(self._results))],
         )
+
+
+def _warnings(entry: Entry, added: Added) -> list[str]:
+    """Return the warnings of a call in the order of their codes."""
+    codes = (*entry.ids.warnings, *added.warnings)
+    return sorted(codes, key=lambda code: CODES.index(code) if code in CODES else len(CODES))
 
 
 def _is_shown(record: Record) -> bool:
