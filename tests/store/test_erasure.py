@@ -12,6 +12,7 @@ from tests.support.people import (
     MakeStore,
     call,
     contradictions,
+    flat_results,
     people,
     worker,
 )
@@ -76,11 +77,12 @@ def test_calls_from_before_the_erasure_are_dropped_for_ever(make_store: MakeStor
         ]
         later = await one.add([call(101, 1)])
         again = await other.add([call(60, 1, 0, 0), call(102, 1), call(61, 1)])
-        return [*[added for (added,) in replayed], *later, *again]
+        remembered = await one.add([call(103, 1)]), await one.add([call(70, 1)])
+        return [*[added for (added,) in replayed], *later, *again, *flat_results(remembered)]
 
     results = on(make_store, use)
 
-    assert [one.filtered is not None for one in results] == [True, True, True, True, False, True, False, True]
+    assert [one.filtered is not None for one in results] == [True] * 4 + [False, True] * 3
     assert results[4].profile.key is None
     assert results[4].profile.anonymous_ids == ()
 

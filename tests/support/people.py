@@ -200,13 +200,16 @@ async def contradictions(store: Store, calls: Request) -> list[str]:
     """
     Return where a profile's record and the rows of the calls' identifiers do not say the same.
 
-    A key that several use is owned by one of them. Nothing may be left half done.
+    A key that several use is owned by one of them. Nothing may be left half done, and
+    no row may name a profile that was merged.
     """
     rows = await owners_now(store, calls)
     pids = sorted(await pids_of(store, calls))
     stored = dict(zip(pids, await store.read_records(pids), strict=True))
     records = {pid: unpack(packed)[1] for pid, packed in stored.items() if packed}
     found = [f"{value}: {pid} is dead" for value, pid in rows.items() if pid and pid not in records]
+    named = {value: owner(row) for value, row in (await owners(store, calls)).items()}
+    found += [f"{value}: its row names a redirect" for value, pid in named.items() if pid != rows[value]]
     for pid, record in records.items():
         says = {device.value: True for device in record.devices} | ({record.key: record.owns_key} if record.key else {})
         found += [f"{value}: {record}" for value, mine in says.items() if (rows[value] == pid) != mine]
