@@ -84,8 +84,9 @@ class Profile(Struct, frozen=True, gc=False):
     """
     A person of the users table, after the calls of this request were added.
 
-    *key* is the primary key of now. *values* maps the name of a data map to its last value. Times are
-    milliseconds since 1970 UTC.
+    *key* is the primary key of now. *values* maps the name of a data map to its last value. Times are milliseconds
+    since 1970 UTC. *released* are values that had waited for a key: the versions (event time, messageId) by data map,
+    by the messageId of the call that made the key known and sends them.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Profile(Struct, frozen=True, gc=False):
     first_seen: int
     last_seen: int
     values: Mapping[str, StoredValue]
+    released: Mapping[str, Mapping[str, tuple[int, str]]] = {}
 
 
 class Refused(Struct, frozen=True):

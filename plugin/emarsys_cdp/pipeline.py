@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp.emarsys.signing import Signer, endpoint
 from emarsys_cdp.extensions import Steps
-from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.identity.entries import Entry, Previous
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.store.keys import Namer
@@ -178,7 +178,8 @@ class Pipeline:
                 else:
                     unfit.setdefault(len(entries), []).append(value.reason)
             of_call = names(space_id, ids.user, ids.key, ids.anon)
-            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored))
+            previous = _previous(space, call, self._namer) if call.type == "alias" else None
+            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored, space.policy, previous))
         return entries
 
     def _decide(
@@ -255,6 +256,12 @@ class Pipeline:
                 _log.warning("values_left_out", space=space.id, reason=one_out.left_out)
 
 
+def _previous(space: CompiledSpace, call: Call, namer: Namer) -> Previous:
+    """Return what an alias call names beside its userId; without a usable one nothing can be done with it."""
+    value = space.reader.previous(call.message) or ""
+    return Previous(value, namer(space.id, "u", value), namer(space.id, "a", value))
+
+
 def _subjects(
     calls: Sequence[Call], actions: Sequence[tuple[int, tuple[Action, ...]]], profiles: Sequence[Profile | None]
 ) -> dict[int, Subject]:
@@ -291,6 +298,8 @@ def _actions(
     for call, decision, one in zip(calls, decisions, added, strict=True):
         if one.failure is not None:
             settled[call.index] = Postponed(one.failure)
+        elif one.filtered is not None:
+            settled[call.index] = Filtered(one.filtered)
         elif isinstance(decision, tuple):
             actions.append((call.index, decision))
             for action in decision:

@@ -16,10 +16,12 @@ from typing import cast
 
 from msgspec import Struct
 
-from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.one_round import Added, Round
 from emarsys_cdp.settled_round import settle
 from emarsys_cdp.store import Store, StoreUnavailable
+from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.worker_memory import Memory
 
 __all__ = ["Added", "Rounds"]
@@ -55,18 +57,24 @@ class Rounds:
     """
     The users table of all spaces, for one worker.
 
-    *new_pid* makes profile ids, *jitter* spreads the tries of several workers, *first_revision* is a random number
-    to count revisions from (without it, one is made of a profile id).
+    *namer* names identifier rows, *new_pid* makes profile ids, *jitter* spreads the tries of several workers,
+    *first_revision* is a random number to count revisions from (without it, one is made of a profile id).
     """
 
     def __init__(
-        self, store: Store, new_pid: Callable[[], str], jitter: Jitter, first_revision: int | None = None
+        self,
+        store: Store,
+        namer: Namer,
+        new_pid: Callable[[], str],
+        jitter: Jitter,
+        first_revision: int | None = None,
     ) -> None:
         self._store = store
         self._new_pid = new_pid
         self._jitter = jitter
         self._memory = Memory()
         self._revisions = count(_start(new_pid()) if first_revision is None else first_revision)
+        self._merger = Merger(store, namer, self._revisions)
         self._queue: deque[_Waiting] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -110,7 +118,7 @@ class Rounds:
     async def _round(self, entries: list[Entry]) -> list[Added | None]:
         results = await settle(entries, self._memory, self._revisions, self._store)
         if results is None:
-            results = await Round(entries, self._new_pid, self._revisions, self._memory).run(self._store)
+            results = await Round(entries, self._new_pid, self._revisions, self._memory, self._merger).run(self._store)
         return results
 
     def _arrived(self, room: int) -> list[_Waiting]:

@@ -37,6 +37,7 @@ VARIABLES = {
     "SEND_SECONDS": "An Emarsys request is given up after this many seconds; default 10.",
     "API_KEY": "API Key for commands such as `account check`; the service gets it with each call.",
     "HOST_TOKEN": "When set, hosts must send it as bearer token or basic password.",
+    "ADMIN_TOKEN": "When set, programs that send it as bearer token may use the API under /api/v1.",
     "RULES_DIR": "Directory of documents: <destination id>.json, default.json for all others.",
     "LOG_LEVEL": "debug, info (default), warning or error.",
 }
@@ -56,6 +57,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     send_seconds: float = 10.0
     api_key: Secret | None = None
     host_token: Secret | None = None
+    admin_token: Secret | None = None
     rules_dir: Path | None = None
     log_level: str = "info"
 
@@ -74,7 +76,7 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
     if problems:
         raise StopAndFix("\n".join(problems))
     values: dict[str, Any] = {name.lower(): value for name, value in given.items()}
-    for name in ("redis_url", "secret", "api_key", "host_token", "http_proxy"):
+    for name in ("redis_url", "secret", "api_key", "host_token", "admin_token", "http_proxy"):
         if name in values:
             values[name] = Secret(values[name])
     if "send_seconds" in values:
@@ -132,6 +134,8 @@ def _problems(given: Mapping[str, str]) -> list[str]:
         problems.append(f"{PREFIX}HTTP_PROXY is no http or https URL: write for instance http://proxy:3128")
     if len(given.get("SECRET", "x" * MIN_SECRET)) < MIN_SECRET:
         problems.append(f"{PREFIX}SECRET is too short: at least {MIN_SECRET} characters")
+    if len(given.get("ADMIN_TOKEN", "x" * MIN_SECRET)) < MIN_SECRET:
+        problems.append(f"{PREFIX}ADMIN_TOKEN is too short: at least {MIN_SECRET} characters")
     if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:
         problems.append(f"{PREFIX}LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
     if "RULES_DIR" in given and not Path(given["RULES_DIR"]).expanduser().is_dir():

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
+from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.identity.folding import fold
-from emarsys_cdp.identity.resolution import Entry
 from emarsys_cdp.one_round import UNPACKABLE, Added, find_outdated, unwritable
 from emarsys_cdp.store import Commit, Store
 from emarsys_cdp.store.keys import Names
@@ -83,7 +83,8 @@ async def _write(persons: Sequence[_Person], memory: Memory, revisions: Iterator
         except UNPACKABLE as error:
             person.added = Added(None, failure=unwritable(error))
             continue
-        commits.append(Commit(known.pid, known.revision, packed))
+        seconds = 0 if record.key is not None else record.lifetime
+        commits.append(Commit(known.pid, known.revision, packed, seconds=seconds))
         person.known = Remembered(known.pid, revision, record, person.names)
         writing.append(person)
     if not commits:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from emarsys_cdp.identity.resolution import Entry, has_device, has_key
+from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.identity.picture import has_device, has_key
 from emarsys_cdp.store.keys import Names
 from emarsys_cdp.store.record import Record
 from emarsys_cdp.values.remembered import forget_oldest
@@ -46,11 +47,15 @@ class Memory:
         self.records: dict[str, Remembered] = {}
 
     def person_of(self, entry: Entry) -> Remembered | None:
-        """Return whose a call is, when all its identifiers are remembered as one person's who has them."""
+        """
+        Return whose a call is, when all its identifiers are remembered as one person's who has them.
+
+        Whatever makes a person special is not remembered, or asks for a look at the rows.
+        """
         names = user, key, anon = entry.names
         pid = self.owners.get(user or key or anon or "")
         remembered = None if pid is None else self.records.get(pid)
-        if remembered is None:
+        if remembered is None or entry.previous is not None or entry.event_time <= remembered.record.erased:
             return None
         if remembered.names is names:  # the namer gives the same tuple for the same identifiers
             return remembered

@@ -320,6 +320,8 @@ async def _users(store: Store) -> list[str]:
     rows = []
     async for _, stored in store.scan():
         record = unpack(stored)[1]
+        if record.redirect is not None:
+            continue  # it became part of another person
         anons = sorted(device.value for device in record.devices)
         values = {name: value.value for name, value in record.values.items()}
         rows.append(User(record.user, record.key, anons, values, record.space))

@@ -13,6 +13,7 @@ from tests.support.requests import call
 
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.memory import MemoryStore
+from emarsys_cdp.store.record import unpack
 from emarsys_cdp.testing import FakeEmarsys, Fault
 
 MakeStore = Callable[[], Store]
@@ -52,6 +53,11 @@ def run(emarsys: FakeEmarsys, calls: list[Any], *people: dict[str, Any], store: 
 def left(emarsys: FakeEmarsys) -> set[Any]:
     """Return the e-mail addresses of the contacts that are there."""
     return {contact.fields.get("3") for contact in emarsys.contacts}
+
+
+def known_in(store: MemoryStore) -> set[str | None]:
+    """Return the users of the users table."""
+    return {unpack(stored)[1].user for stored in store.records.values()}
 
 
 CALLS = [identify("u1", "ada@example.com", 1), identify("u2", "grace@example.com", 2)]
@@ -102,13 +108,32 @@ def test_somebody_whom_nobody_knows_is_deleted_already(emarsys: FakeEmarsys) -> 
 
 
 def test_an_outage_keeps_the_deletion(emarsys: FakeEmarsys) -> None:
-    """It is sent again until it is done."""
+    """It is sent again until it is done; the users table keeps the person until then, with the key."""
+    store = MemoryStore()
     emarsys.script(Fault("status", path="contact/delete", status=503))
-    response = run(emarsys, CALLS, {"userId": "u1"})
+    response = run(emarsys, CALLS, {"userId": "u1"}, store=store)
 
     assert response.status_code == 503
     assert response.json()[0]["statusCode"] == 503
+    assert known_in(store) == {"u1", "u2"}
     assert "ada@example.com" in left(emarsys)
+
+
+def test_a_deleted_person_is_erased_from_the_users_table(emarsys: FakeEmarsys) -> None:
+    """Nothing of the person is left there, and the same calls again bring nobody back."""
+    store = MemoryStore()
+
+    async def main() -> int:
+        async with delivering(emarsys, store) as host:
+            await host.send(CALLS)
+            await delete(host, {"userId": "u1", "email": "ada@example.com"})
+            await host.send(CALLS)
+            return (await delete(host, {"userId": "u1"})).status_code
+
+    assert asyncio.run(main()) == 200
+    assert known_in(store) == {"u2"}
+    assert left(emarsys) == {"grace@example.com"}
+    assert b"ada@example.com" not in b"".join(store.records.values())
 
 
 def test_a_user_without_anything_to_go_by_is_told(emarsys: FakeEmarsys) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.folding import MAX_DEVICES, MAX_FORMER_KEYS, fold
-from emarsys_cdp.identity.resolution import Entry
+from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, fold
+from emarsys_cdp.identity.resolution import DEFAULT_POLICY, Entry
 from emarsys_cdp.store.record import Device, Record
 from emarsys_cdp_hooks import Identifiers, StoredValue, Value
 
@@ -48,7 +48,7 @@ def person(*calls: Entry) -> Record:
 def unordered(record: Record) -> Record:
     """Return the record with those parts sorted whose order is that of arrival where nothing else decides."""
     devices = tuple(sorted(record.devices, key=lambda device: device.value))
-    return replace(record, former_keys=tuple(sorted(record.former_keys)), devices=devices)
+    return replace(record, former_keys=tuple(sorted(record.former_keys)), devices=devices, released=())
 
 
 @st.composite
@@ -223,11 +223,12 @@ def test_a_device_that_was_lost_is_not_listed() -> None:
 
 def test_devices_are_limited() -> None:
     """The least recently seen devices leave, in any order of arrival."""
-    calls = [call(time, f"m{time}", anon=f"d{time}") for time in range(MAX_DEVICES + 10)]
+    limit = DEFAULT_POLICY.anon_limit
+    calls = [call(time, f"m{time}", anon=f"d{time}") for time in range(limit + 10)]
 
     forwards, backwards = person(*calls), person(*reversed(calls))
 
-    assert [device.value for device in forwards.devices] == [f"d{n}" for n in range(MAX_DEVICES + 9, 9, -1)]
+    assert [device.value for device in forwards.devices] == [f"d{n}" for n in range(limit + 9, 9, -1)]
     assert backwards.devices == forwards.devices
 
 

@@ -15,6 +15,7 @@ GIVEN = {
     "HTTP_PROXY": "http://u:p@proxy:3128",
     "SEND_SECONDS": "2.5",
     "HOST_TOKEN": "token",
+    "ADMIN_TOKEN": "a token of sixteen or more",
     "RULES_DIR": "/",
     "LOG_LEVEL": "debug",
 }

@@ -7,10 +7,11 @@ found. Repeating is left to whoever gave us the request.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from emarsys_cdp.credentials import Credentials
 from emarsys_cdp.delivery.leases import Hold, Leases
@@ -91,15 +92,33 @@ class Deliverer:
         if not parcel.request.path.startswith(_CONTACT):
             return {}
         known = {row: pid for row in rows if (pid := parcel.origins[row].pid) is not None}
-        pids = list(dict.fromkeys(known.values()))
-        stored = await self._store.read_records(pids) if pids else []
-        records = {pid: record for pid, packed in zip(pids, stored, strict=True) if (record := _record(packed))}
-        found = {
-            row: overtaken(_fields(parcel.request, row), parcel.origins[row], parcel.maps, records[pid].values)
-            for row, pid in known.items()
-            if pid in records
-        }
+        records = await self._records(known.values())
+        found = {}
+        for row, pid in known.items():
+            record = records.get(pid)
+            if record is not None:
+                origin, fields = _with_released(parcel.origins[row], record), _fields(parcel.request, row)
+                found[row] = overtaken(fields, origin, parcel.maps, record.values)
         return {row: fields for row, fields in found.items() if fields}
+
+    async def _records(self, pids: Iterable[str]) -> dict[str, Record]:
+        """Return the records of profiles, or of those that they were merged into since."""
+        records: dict[str, Record] = {}
+        now = {pid: pid for pid in pids}
+        while now:
+            asked = list(dict.fromkeys(now.values()))
+            stored = dict(zip(asked, await self._store.read_records(asked), strict=True))
+            read = {pid: record for pid, of in now.items() if (record := _record(stored[of]))}
+            records |= {pid: record for pid, record in read.items() if not record.folded}
+            now = {pid: record.redirect for pid, record in read.items() if record.folded and record.redirect}
+        return records
+
+
+def _with_released(origin: RowOrigin, record: Record) -> RowOrigin:
+    """Return a row's origin with the versions of values that had waited for a key, and that its calls send."""
+    mine = {message_id for _, message_id in origin.versions}
+    waited = [version for one in record.released if one.message_id in mine for version in one.versions.values()]
+    return replace(origin, versions=(*origin.versions, *waited)) if waited else origin
 
 
 def _fields(request: Request, row: int) -> list[str]:

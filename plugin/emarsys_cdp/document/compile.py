@@ -14,6 +14,7 @@ from emarsys_cdp.document.parts import Parts, parts_of
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import EMAIL_FIELD, Field, FieldCatalogue
+from emarsys_cdp.identity.entries import DEFAULT_POLICY, Policy
 from emarsys_cdp.identity.identifiers import Reader
 from emarsys_cdp.validation import Check
 from emarsys_cdp.values.coerce import Coercion, coercion
@@ -44,7 +45,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
 
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
     meaning of RudderStack's stock Emarsys settings. *sent* has name, field and conversion of the data maps whose
-    values are sent in rows of contacts.
+    values are sent in rows of contacts. *policy* says how the users table treats conflicts.
     """
 
     credentials: Credentials
@@ -54,6 +55,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     parts: Parts
     stock: StockMapping | None = None
     sent: tuple[tuple[str, str, Callable[[Value, str], Json]], ...] = ()
+    policy: Policy = DEFAULT_POLICY
 
 
 class Compiler:
@@ -152,6 +154,7 @@ class Compiler:
                 frozenset(value.lower() for value in identity.blocked),
             ),
             maps=maps,
+            policy=_policy(document),
             create=document.contacts.create,
             parts=parts_of([identity.primary_key, *(data_map.path for data_map in document.data_maps)]),
             sent=tuple(
@@ -190,6 +193,19 @@ class Compiler:
             parts=parts_of(["traits", "properties"]),
             stock=stock,
         )
+
+
+def _policy(document: Document) -> Policy:
+    """Return how the users table of a document's space treats conflicts; the usual one is the same for all."""
+    identity, settings = document.identity, document.settings
+    policy = Policy(
+        identity.stitch,
+        identity.on_key_shared,
+        settings.anon_limit,
+        settings.merge_limit,
+        settings.alias_merge_known,
+    )
+    return DEFAULT_POLICY if policy == DEFAULT_POLICY else policy
 
 
 def _nothing(message: Mapping[str, Any]) -> None:

@@ -20,18 +20,27 @@ class DataMap(Struct, frozen=True, rename="camel"):
 
 
 class Identity(Struct, frozen=True, rename="camel"):
-    """Where the primary key of the users table is, and the Emarsys field that holds it."""
+    """
+    Where the primary key of the users table is, and the Emarsys field that holds it.
+
+    *stitch* and *on_key_shared* say what happens when identifiers contradict each other (`identity/entries.py`).
+    """
 
     primary_key: str | tuple[str, ...] = ("traits.email", "context.traits.email")
     key_type: Literal["email", "phone", "text"] = "email"
     key_field: int | str = EMAIL_FIELD
     blocked: tuple[str, ...] = ()
+    stitch: Literal["default", "strict", "first-owner"] = "default"
+    on_key_shared: Literal["share", "refuse", "move", "merge"] = "share"
 
 
 class Settings(Struct, frozen=True, rename="camel"):
-    """Settings of a space; durations and caps belong to the rules."""
+    """Settings of a space: its time zone, and limits of the users table; durations and caps belong to the rules."""
 
     timezone: str = "UTC"
+    anon_limit: int = 100
+    merge_limit: int = 100
+    alias_merge_known: bool = False
 
 
 class Contacts(Struct, frozen=True, rename="camel"):

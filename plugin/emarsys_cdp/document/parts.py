@@ -25,6 +25,7 @@ ENVELOPE: Parts = frozenset(
         "userId",
         "anonymousId",
         "groupId",
+        "previousId",
         "timestamp",
         "originalTimestamp",
         "receivedAt",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from emarsys_cdp.identity.resolution import Entry
-from emarsys_cdp.store.record import Device, Record
+from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.store.record import Device, Record, Released
 from emarsys_cdp_hooks import StoredValue
 
-MAX_DEVICES = 100
-"""anonymousIds per person; the least recently seen one leaves (semantics 1.7)."""
-
 MAX_FORMER_KEYS = 20
+
+MAX_RELEASED = 10
+"""Calls that made a key known and are remembered for their retries; more than one needs merges."""
 
 
 def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool) -> Record:
@@ -29,7 +29,7 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
         if not owns_anon or not devices or devices[0].value != anon:
             return _merged(record, entry, owns_anon, owns_key)
         devices = (Device(anon, devices[0].first_seen, time), *devices[1:])
-    if key is not None and key != record.key:
+    if (key is not None and key != record.key) or record.pending:
         return _merged(record, entry, owns_anon, owns_key)
     # Most calls: later than all that the record has, of its key and from its last device. Nothing has to be compared
     # then, which is three times as fast.
@@ -47,6 +47,13 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
         entry.type,
         message_id,
         {**record.values, **entry.values},
+        False,
+        record.aliases,
+        record.merged_from,
+        (),
+        record.released,
+        record.isolate,
+        record.erased,
     )
 
 
@@ -56,7 +63,14 @@ def _merged(record: Record | None, entry: Entry, owns_anon: bool, owns_key: bool
     if record is None:
         record = Record(entry.space, first_seen=time, last_seen=time)
     key, key_time, key_message, owns, former = _key(record, entry, owns_key)
-    newest = (time, entry.message_id) >= (record.last_seen, record.last_message) or not record.last_type
+    last = (time, entry.message_id) >= (record.last_seen, record.last_message) or not record.last_type
+    mine = ids.anon is not None and owns_anon
+    devices = (
+        _devices(record.devices, ids.anon or "", time, entry.policy.anon_limit)
+        if mine
+        else without_device(record.devices, ids.anon)
+    )
+    values = _values(record.values, entry.values)
     return Record(
         record.space,
         record.user or ids.user,
@@ -65,13 +79,37 @@ def _merged(record: Record | None, entry: Entry, owns_anon: bool, owns_key: bool
         key_message,
         owns,
         former,
-        _devices(record.devices, ids.anon, time) if ids.anon and owns_anon else _without(record.devices, ids.anon),
+        devices,
         min(record.first_seen, time),
         max(record.last_seen, time),
-        entry.type if newest else record.last_type,
-        entry.message_id if newest else record.last_message,
-        _values(record.values, entry.values),
+        entry.type if last else record.last_type,
+        entry.message_id if last else record.last_message,
+        values,
+        False,
+        record.aliases,
+        record.merged_from,
+        () if key is not None else record.pending,
+        _released(record, entry, values) if key is not None else record.released,
+        record.isolate,
+        record.erased,
     )
+
+
+def _released(record: Record, entry: Entry, values: Mapping[str, StoredValue]) -> tuple[Released, ...]:
+    """
+    Return the calls that send what has waited for a key, with this one if it makes the key known.
+
+    It sends the values of other calls that have waited; its own are its own anyway.
+    """
+    names = record.values if record.key is None else record.pending
+    waited = {
+        name: (value.event_time, value.message_id)
+        for name in names
+        if (value := values[name]).message_id != entry.message_id or value.event_time != entry.event_time
+    }
+    if not waited:
+        return record.released
+    return (*record.released, Released(entry.message_id, waited))[-MAX_RELEASED:]
 
 
 def _key(record: Record, entry: Entry, owns_key: bool) -> tuple[str | None, int, str, bool, tuple[str, ...]]:
@@ -92,14 +130,14 @@ def _former(former: tuple[str, ...], add: str, current: str) -> tuple[str, ...]:
     return (add, *kept)[:MAX_FORMER_KEYS]
 
 
-def _without(devices: tuple[Device, ...], anon: str | None) -> tuple[Device, ...]:
+def without_device(devices: tuple[Device, ...], anon: str | None) -> tuple[Device, ...]:
     """Return the devices without one that turned out to be somebody else's."""
     if anon is None or not any(device.value == anon for device in devices):
         return devices
     return tuple([device for device in devices if device.value != anon])
 
 
-def _devices(devices: tuple[Device, ...], anon: str, time: int) -> tuple[Device, ...]:
+def _devices(devices: tuple[Device, ...], anon: str, time: int, limit: int) -> tuple[Device, ...]:
     if devices and devices[0].value == anon:
         head = devices[0]
         if head.first_seen <= time <= head.last_seen:
@@ -111,7 +149,14 @@ def _devices(devices: tuple[Device, ...], anon: str, time: int) -> tuple[Device,
     last = max(known.last_seen, time) if known else time
     rest = [device for device in devices if device is not known]
     ordered = sorted((Device(anon, first, last), *rest), key=lambda device: -device.last_seen)
-    return tuple(ordered[:MAX_DEVICES])
+    return tuple(ordered[:limit])
+
+
+def newest(known: StoredValue | None, value: StoredValue) -> StoredValue:
+    """Return the value that is last by (event time, messageId)."""
+    if known is None or (value.event_time, value.message_id) >= (known.event_time, known.message_id):
+        return value
+    return known
 
 
 def _values(stored: dict[str, StoredValue], read: Mapping[str, StoredValue]) -> dict[str, StoredValue]:
@@ -119,11 +164,5 @@ def _values(stored: dict[str, StoredValue], read: Mapping[str, StoredValue]) -> 
         return stored
     merged = dict(stored)
     for name, value in read.items():
-        known = merged.get(name)
-        if (
-            known is None
-            or value.event_time > known.event_time
-            or (value.event_time == known.event_time and value.message_id >= known.message_id)
-        ):
-            merged[name] = value
+        merged[name] = newest(merged.get(name), value)
     return merged

@@ -58,6 +58,10 @@ class Reader:
             known = None
         return self._read(*parts) if known is None else known
 
+    def previous(self, message: Mapping[str, Any]) -> str | None:
+        """Return the usable `previousId` of an alias call."""
+        return self._text(message.get("previousId"))[0]
+
     def _read(self, *parts: Any) -> Identifiers:
         """Return the identifiers of parts that are new, and remember those of texts of usual length."""
         found = self._identifiers(*parts)

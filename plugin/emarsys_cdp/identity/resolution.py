@@ -1,129 +1,308 @@
 """
-Which person a call is of, and what it claims: the algorithm of the users table, without merging.
+Which person a call is of, what it claims, and which two profiles it joins: semantics 1.3, step by step. Pure.
 
-Two people are never joined here: where an identifier would join two profiles, the profile that had it keeps it.
+A wrong merge mails one person's cart to another and cannot be undone; a missed one only delays. So where two people
+could be meant, an identifier becomes nobody's, or stays where it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from msgspec import Struct
 
-from emarsys_cdp.store.keys import Names
+from emarsys_cdp.identity.entries import ANON, DEFAULT_POLICY, KEY, USER, Entry, Policy, Previous
+from emarsys_cdp.identity.picture import (
+    NOBODY,
+    Owners,
+    Picture,
+    Records,
+    Rows,
+    compatible,
+    has_device,
+    has_key,
+    has_user,
+)
 from emarsys_cdp.store.record import Record
-from emarsys_cdp_hooks import Identifiers, StoredValue
+from emarsys_cdp.store.rows import QUARANTINED, SUPPRESS
 
-USER, KEY, ANON = 0, 1, 2
-"""Ranks of the kinds of identifiers: missing rows are claimed in this order."""
+__all__ = [
+    "ANON",
+    "DEFAULT_POLICY",
+    "KEY",
+    "NOBODY",
+    "USER",
+    "Entry",
+    "Owners",
+    "Picture",
+    "Policy",
+    "Previous",
+    "Records",
+    "Resolution",
+    "compatible",
+    "has_device",
+    "has_key",
+    "has_user",
+    "resolve",
+]
+
+MAX_USERS_OF_KEY = 5
+"""People who may use one key; when a further one comes, the key is nobody's (semantics 1.7)."""
+
+SHARE, TAKE, QUARANTINE, COUNT = "share", "take", "quarantine", "count"
+"""What a call changes about an identifier that somebody else has."""
 
 
-class Entry(Struct, frozen=True, gc=False):
-    """
-    One call to add to the users table.
+class Change(Struct, frozen=True, gc=False):
+    """A row that somebody else has, and what becomes of it: see `SHARE` and its neighbours."""
 
-    *names* are the row names of userId, primary key and anonymousId, None where the call has none. *values* holds
-    what the data maps read.
-    """
-
-    space: str
-    type: str
-    message_id: str
-    event_time: int
-    ids: Identifiers
-    names: Names
-    values: Mapping[str, StoredValue]
+    what: str
+    name: str
+    holder: str
 
 
 class Resolution(Struct, frozen=True, gc=False):
     """
     The person of a call: *pid* is None when the call belongs to nobody.
 
-    *claims* are (rank, row name) of identifiers without an owner, *shared* tells that the anonymousId turned out
-    to be used by two people.
+    *claims* are (rank, row name) of identifiers without an owner, *changes* what becomes of those of others. *merge*
+    are two profiles that have to be joined before the call can be added. *takes_key*: the call's key may be the
+    person's. *rename*: an alias call gives the person another userId. *isolate*: it is the profile of a shared
+    anonymousId. *dropped* says why the call must not come in.
     """
 
     pid: str | None
     claims: tuple[tuple[int, str], ...] = ()
-    shared: bool = False
+    changes: tuple[Change, ...] = ()
+    merge: tuple[str, str] | None = None
     warnings: tuple[str, ...] = ()
+    takes_key: bool = True
+    rename: bool = False
+    isolate: bool = False
+    dropped: str | None = None
 
 
-Owners = Mapping[str, str | None]
-"""Row name to the profile it names; None: there is no row; `NOBODY`: it is shared."""
-
-Records = Mapping[str, Record]
-
-NOBODY = ""
+ERASED = "the person was erased, and the call is from before"
+SUPPRESSED = "the person is suppressed"
 
 
-def live_owner(name: str | None, owners: Owners, records: Records) -> str | None:
-    """Return the profile that owns an identifier; one that has no record counts as none."""
-    pid = owners.get(name) if name is not None else None
-    return pid if pid is not None and pid in records else None
-
-
-def compatible(record: Record, user: str | None, key: str | None) -> bool:
-    """Tell that nothing says that the record and an identified caller are different people."""
-    return (record.user is None or user is None or record.user == user) and (
-        record.key is None or key is None or record.key == key
-    )
-
-
-def has_key(record: Record, key: str | None) -> bool:
-    """Tell whether a key is the record's of now, or was."""
-    return record.key == key or key in record.former_keys
-
-
-def has_device(record: Record, anon: str | None) -> bool:
-    """Tell whether an anonymousId is one of the record's."""
-    devices = record.devices
-    return bool(devices) and (devices[0].value == anon or any(device.value == anon for device in devices))
-
-
-def resolve(entry: Entry, owners: Owners, records: Records, new_pid: Callable[[], str]) -> Resolution:
+def resolve(
+    entry: Entry, owners: Owners, records: Records, new_pid: Callable[[], str], rows: Rows | None = None
+) -> Resolution:
     """Return the person of a call, given the owners of its identifiers and their records."""
     user_name, key_name, anon_name = entry.names
-    if user_name is None and key_name is None and anon_name is None:
-        return Resolution(None, warnings=("unidentifiable",))
-    pid = live_owner(user_name, owners, records)
-    if (
-        pid is not None
-        and (key_name is None or owners.get(key_name) == pid)
-        and (anon_name is None or owners.get(anon_name) == pid)
-    ):
-        return Resolution(pid)
-    pid = pid or _find(entry, owners, records)
-    anon_shared = anon_name is not None and owners.get(anon_name) == NOBODY
-    if pid is None and anon_shared and user_name is None and key_name is None:
-        return Resolution(None)
-    found = pid or new_pid()
-    claims: list[tuple[int, str]] = []
-    warnings: list[str] = []
-    if user_name is not None and live_owner(user_name, owners, records) is None:
-        claims.append((USER, user_name))
-    if key_name is not None:
-        holder = live_owner(key_name, owners, records)
-        if holder is None:
-            claims.append((KEY, key_name))
-        elif holder != found:
-            warnings.append("key_shared")
-    shared = False
-    if anon_name is not None and not anon_shared:
-        holder = live_owner(anon_name, owners, records)
-        if holder is None:
-            claims.append((ANON, anon_name))
-        elif holder != found and not compatible(records[holder], entry.ids.user, entry.ids.key):
-            shared = True
-            warnings.append("anon_shared")
-    return Resolution(found, tuple(claims), shared, tuple(warnings))
+    if rows:
+        for name in entry.all_names():
+            row = rows.get(name)
+            if row is not None and row.drops(entry.event_time):
+                return Resolution(None, dropped=SUPPRESSED if row.mode == SUPPRESS else ERASED)
+    elif entry.previous is None and user_name is not None:
+        pid = owners.get(user_name)
+        record = records.get(pid) if pid else None
+        if (
+            record is not None
+            and (record.user is None or has_user(record, entry.ids.user))
+            and (key_name is None or owners.get(key_name) == pid)
+            and (anon_name is None or owners.get(anon_name) == pid)
+        ):
+            return Resolution(pid)
+    return _Resolving(entry, Picture(owners, records, rows or {}), new_pid).run()
 
 
-def _find(entry: Entry, owners: Owners, records: Records) -> str | None:
-    """Return the profile of the key, else of the anonymousId, unless it is of another person."""
-    ids, (_, key_name, anon_name) = entry.ids, entry.names
-    pid = live_owner(key_name, owners, records)
-    if pid is not None and (ids.user is None or records[pid].user in (None, ids.user)):
-        return pid
-    pid = live_owner(anon_name, owners, records)
-    return pid if pid is not None and compatible(records[pid], ids.user, ids.key) else None
+class _Resolving:
+    """One call on its way through the steps."""
+
+    def __init__(self, entry: Entry, picture: Picture, new_pid: Callable[[], str]) -> None:
+        self._entry = entry
+        self._picture = picture
+        self._new_pid = new_pid
+        self._claims: list[tuple[int, str]] = []
+        self._changes: list[Change] = []
+        self._warnings: list[str] = []
+        self._merge: tuple[str, str] | None = None
+        self._takes_key = True
+        self._rename = False
+
+    def run(self) -> Resolution:
+        """Return the resolution: steps 1 to 8."""
+        entry, picture = self._entry, self._picture
+        user_name, key_name, anon_name = entry.names
+        key_counts = key_name is not None and not self._is_quarantined(key_name)
+        if user_name is None and not key_counts and anon_name is None:
+            warning = "unidentifiable" if key_name is None else "key_shared"
+            return Resolution(None, warnings=(warning,))
+        pid = self._by_user() or self._alias() or self._by_key() or self._by_device()
+        if pid is None and anon_name is not None and user_name is None and key_name is None and self._is_shared():
+            return self._isolated(anon_name)
+        self._pid = pid or self._new_pid()
+        self._record = picture.records.get(self._pid) or Record(entry.space)
+        self._user = entry.ids.user if self._rename else self._record.user or entry.ids.user
+        if user_name is not None and self._by_user() is None:
+            self._claims.append((USER, user_name))
+        if entry.previous is not None:
+            self._previous(entry.previous)
+        if key_name is not None:
+            self._key(key_name)
+        if anon_name is not None and not self._is_shared():
+            self._device(anon_name)
+        return Resolution(
+            self._pid,
+            tuple(self._claims),
+            tuple(self._changes),
+            self._merge,
+            tuple(self._warnings),
+            self._takes_key,
+            self._rename,
+        )
+
+    def _is_quarantined(self, name: str) -> bool:
+        row = self._picture.rows.get(name)
+        return row is not None and row.kind == QUARANTINED
+
+    def _is_shared(self) -> bool:
+        return self._picture.is_shared(self._entry.names[ANON])
+
+    def _isolated(self, name: str) -> Resolution:
+        """Step 4: a call that has nothing but a shared anonymousId."""
+        pid = self._picture.isolate(name)
+        if pid is not None and pid in self._picture.records:
+            return Resolution(pid, isolate=True)
+        return Resolution(self._new_pid(), ((ANON, name),), isolate=True)
+
+    def _alias(self) -> str | None:
+        """
+        Return the profile of the previousId, for an alias call whose userId is new (semantics 1.6).
+
+        One that has another user gets the new userId only when the previousId is that user.
+        """
+        previous, user = self._entry.previous, self._entry.ids.user
+        if previous is None or user is None or previous.value in ("", user):
+            return None
+        pid = self._picture.holder(previous.user_name)
+        if pid is not None:
+            self._rename = self._picture.records[pid].user == previous.value
+            if self._rename:
+                return pid
+            return pid if self._fits(pid) else None
+        pid = self._picture.holder(previous.anon_name)
+        return pid if pid is not None and self._fits(pid) else None
+
+    def _fits(self, pid: str) -> bool:
+        record, ids = self._picture.records[pid], self._entry.ids
+        return compatible(record, ids.user, ids.key)
+
+    def _by_user(self) -> str | None:
+        """Step 1: the profile of the userId; one that has another user does not count, whatever the row says."""
+        pid = self._picture.holder(self._entry.names[USER])
+        if pid is None:
+            return None
+        record = self._picture.records[pid]
+        return pid if record.user is None or has_user(record, self._entry.ids.user) else None
+
+    def _by_key(self) -> str | None:
+        """Step 2: the profile of the key, unless it is of another user."""
+        ids, (_, key_name, _) = self._entry.ids, self._entry.names
+        pid = self._picture.holder(key_name)
+        if pid is None:
+            return None
+        record = self._picture.records[pid]
+        return pid if ids.user is None or record.user is None or has_user(record, ids.user) else None
+
+    def _by_device(self) -> str | None:
+        """Step 3: the profile of the anonymousId, unless something says that it is of another person."""
+        pid = self._picture.holder(self._entry.names[ANON])
+        return pid if pid is not None and self._fits(pid) else None
+
+    def _previous(self, previous: Previous) -> None:
+        """Let the previousId of an alias call point at the person too, or merge its profile (semantics 1.6)."""
+        user = self._entry.ids.user
+        if user is None or previous.value in ("", user):
+            self._warnings.append("alias_incomplete")
+            return
+        picture = self._picture
+        other = picture.holder(previous.user_name) or picture.holder(previous.anon_name)
+        if other is None:
+            self._claims.append((USER, previous.user_name))
+        elif other != self._pid:
+            record = picture.records[other]
+            known = record.user is not None and not has_user(record, self._user)
+            allowed = self._entry.policy.alias_merge_known
+            if allowed if known else compatible(record, self._user, self._record.key):
+                self._join(other)
+            else:
+                self._warnings.append("alias_refused")
+
+    def _key(self, name: str) -> None:
+        """Step 7: the key."""
+        other = self._picture.holder(name)
+        if self._is_quarantined(name):
+            self._warnings.append("key_shared")
+        elif other is None:
+            self._claims.append((KEY, name))
+        elif other != self._pid:
+            record = self._picture.records[other]
+            if record.user is None or self._user is None or has_user(record, self._user):
+                self._join(other)
+            elif record.key != self._entry.ids.key:
+                self._changes.append(Change(TAKE, name, other))
+            else:
+                self._conflict(name, other)
+
+    def _conflict(self, name: str, other: str) -> None:
+        """Two users have the same key."""
+        mode = self._entry.policy.on_key_shared
+        if mode == "merge":
+            self._join(other)
+            return
+        self._warnings.append("key_shared")
+        if mode == "refuse":
+            self._takes_key = False
+        elif mode == "move":
+            self._changes.append(Change(TAKE, name, other))
+        elif not has_key(self._record, self._entry.ids.key):
+            row = self._picture.rows.get(name)
+            users = 2 + (row.users if row is not None else 0)
+            self._changes.append(Change(COUNT if users <= MAX_USERS_OF_KEY else QUARANTINE, name, other))
+
+    def _device(self, name: str) -> None:
+        """Step 8: the anonymousId."""
+        other = self._picture.holder(name)
+        if other is None:
+            self._claims.append((ANON, name))
+        elif other != self._pid and not self._is_merged(other):
+            record, stitch = self._picture.records[other], self._entry.policy.stitch
+            joins = compatible(record, self._user, self._key_after())
+            if joins and stitch == "strict":
+                joins = record.user is None and record.key is None
+            if joins:
+                self._join(other)
+            elif stitch != "first-owner":
+                self._changes.append(Change(SHARE, name, other))
+                self._warnings.append("anon_shared")
+
+    def _is_merged(self, pid: str) -> bool:
+        return self._merge is not None and pid in self._merge
+
+    def _key_after(self) -> str | None:
+        """Return the person's key after this call: the claim that is last by (event time, messageId)."""
+        record, entry = self._record, self._entry
+        key = entry.ids.key if self._takes_key else None
+        if key is None or record.key is None:
+            return record.key or key
+        newer = (entry.event_time, entry.message_id) > (record.key_time, record.key_message)
+        return key if newer else record.key
+
+    def _join(self, other: str) -> None:
+        """Ask for a merge with another profile: one at a time, since the call is resolved anew after it."""
+        if self._merge is not None:
+            return
+        if self._pid not in self._picture.records:
+            self._pid = other  # nothing of a new person has to be merged
+            self._record = self._picture.records[other]
+            self._user = self._record.user or self._user
+            return
+        merges = len(self._record.merged_from) + len(self._picture.records[other].merged_from) + 1
+        if merges > self._entry.policy.merge_limit:
+            self._warnings.append("merge_limit")
+            return
+        self._merge = (self._pid, other)

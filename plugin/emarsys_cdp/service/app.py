@@ -41,6 +41,7 @@ EXACT = (ROUTER, BATCH, DELETE_USERS)
 """Endpoints of ours whose path has capital letters."""
 
 OPERATIONS = ("/health", "/ready", "/metrics", "/ui")
+BELOW_OPERATIONS = ("/ui/", "/api/v1/")
 DESTINATION_TYPE = "emarsys"
 
 RELOAD_SECONDS = 1.0
@@ -104,7 +105,7 @@ class App:
         if service is None:
             await _refuse(send, 503, "the service is starting", _RETRY)
             return
-        if path in OPERATIONS or path.startswith("/ui/"):
+        if path in OPERATIONS or path.startswith(BELOW_OPERATIONS):
             await self._operations(scope, receive, send)
             return
         await self._answer(service, path, scope, receive, send)

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from itertools import count
 
 import httpx
 import pluggy
@@ -38,6 +39,8 @@ from emarsys_cdp.store import Store
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer, new_pid
 from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.users_desk import UsersDesk
+from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp.validation import compile_schema
 
 _log = structlog.get_logger("emarsys_cdp.service")
@@ -70,6 +73,7 @@ class Service(Struct):
     features: FeaturesSource
     upstream: Upstream | None
     documents: DocumentFiles | None
+    users: UsersDesk
     pairings: Pairings
 
     async def close(self) -> None:
@@ -105,7 +109,7 @@ def assemble(
     emarsys = connect(settings, store, seal, http, world)
     pipeline = Pipeline(
         Steps(manager),
-        Rounds(store, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
+        Rounds(store, namer, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
         namer,
         emarsys.signer,
         metrics,
@@ -117,10 +121,12 @@ def assemble(
     rudderstack = RudderStack(pipeline, spaces, pairings, directory, world.clock, whole=has_extensions(manager))
     deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
-    deletion = Deletion(deliverer, directory, spaces, store, namer, metrics)
+    table = UsersTable(store, namer, count(world.first_revision()))
+    deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
     features = FeaturesSource(upstream)
+    users = UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
     return Service(
-        settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents, pairings
+        settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents, users, pairings
     )
 
 

@@ -1,4 +1,4 @@
-"""Endpoints for people and machines that look after the service: /health, /ready, /metrics, /ui."""
+"""Endpoints for people and machines that look after the service: /health, /ready, /metrics, /ui, /api/v1."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from emarsys_cdp import __version__
 from emarsys_cdp.metrics import USER_LENGTH
+from emarsys_cdp.service.api import api_routes
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.store import StoreUnavailable
 
@@ -45,4 +46,5 @@ def operations(current: Callable[[], Service | None]) -> Starlette:
             service.metrics.show_budget(one.user, one.used, one.limit, one.circuit)
         return Response(service.metrics.expose(), media_type=CONTENT_TYPE_LATEST)
 
-    return Starlette(routes=[Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)])
+    routes = [Route("/health", health), Route("/ready", ready), Route("/metrics", metrics), *api_routes(current)]
+    return Starlette(routes=routes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp_hooks import (
@@ -14,6 +14,7 @@ from emarsys_cdp_hooks import (
     Profile,
     Refused,
     Space,
+    StoredValue,
     UpsertContact,
     hookimpl,
 )
@@ -53,17 +54,25 @@ def add_mapped_fields(row: dict[str, Json], space: CompiledSpace, call: Call, pr
     """
     Add the Emarsys fields that this call sets to *row*, and return what of it did not fit its field.
 
-    Only values whose stored version is this call's count: a retry of an old job never overwrites a newer value.
+    Only values whose stored version is this call's count: a retry of an old job never overwrites a newer value. The
+    call that made the person's key known sends as well what had waited for it and is still the newest.
     """
     left_out: list[str] = []
     time, message_id = call.event_time, call.message_id
-    values = profile.values
+    values, released = profile.values, profile.released.get(message_id) if profile.released else None
     for name, field, convert in space.sent:
         stored = values.get(name)
-        if stored is None or stored.event_time != time or stored.message_id != message_id:
+        if stored is None:
+            continue
+        if (stored.event_time != time or stored.message_id != message_id) and not _waited(name, stored, released):
             continue
         try:
             row[field] = convert(stored.value, space.timezone)
         except ValueError as error:
             left_out.append(f"data map {name}, field {field}: {error}")
     return left_out
+
+
+def _waited(name: str, stored: StoredValue, released: Mapping[str, tuple[int, str]] | None) -> bool:
+    """Tell whether a value is one that had waited for the key that this call made known."""
+    return released is not None and released.get(name) == (stored.event_time, stored.message_id)

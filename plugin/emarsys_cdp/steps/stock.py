@@ -134,14 +134,19 @@ def _identify(subject: Subject) -> Decision:
 
 
 def _current(subject: Subject, data_map: CompiledMap) -> Any:
-    """Return the value that the call sets, None when a later call has set another one."""
+    """
+    Return the value that the call sets, None when a later call has set another one.
+
+    The call that made the person's key known sets as well what had waited for it.
+    """
     if subject.profile is None:
         return data_map.read(subject.call.message)
     stored = subject.profile.values.get(data_map.name)
-    version = (subject.call.event_time, subject.call.message_id)
-    if stored is None or (stored.event_time, stored.message_id) != version:
+    if stored is None:
         return None
-    return stored.value
+    message_id, version = subject.call.message_id, (stored.event_time, stored.message_id)
+    waited = subject.profile.released.get(message_id, {}).get(data_map.name)
+    return stored.value if version in ((subject.call.event_time, message_id), waited) else None
 
 
 def _group(subject: Subject) -> Decision:

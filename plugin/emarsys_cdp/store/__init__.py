@@ -18,6 +18,19 @@ STUB_SECONDS = 3600
 """A profile that no identifier names yet disappears after this long."""
 
 
+DAY_SECONDS = 24 * 3600
+ANONYMOUS_SECONDS = 30 * DAY_SECONDS
+"""A profile that has neither user nor key disappears when nobody has called for this long (semantics 1.8)."""
+
+KNOWN_SECONDS = 365 * DAY_SECONDS
+"""A profile that has a user but no key disappears when nobody has called for this long (semantics 1.8)."""
+
+SHARED_SECONDS = 90 * DAY_SECONDS
+"""An anonymousId is nobody's for this long after the last call that made it so (semantics 1.8)."""
+
+REDIRECT_SECONDS = 60 * DAY_SECONDS
+"""The id of a profile that was merged into another leads there for this long (semantics 1.8)."""
+
 CELL_SECONDS = 90 * 24 * 3600
 """A state that workers share disappears when nobody has changed it for this long."""
 
@@ -30,21 +43,33 @@ class Commit(Struct, frozen=True, gc=False):
     """
     A profile record to write, if the stored one still has the revision *expected* (0: there is none).
 
-    *stub*: nobody names the record yet; it disappears after `STUB_SECONDS` unless it is written again.
+    *stub*: nobody names the record yet; it disappears after `STUB_SECONDS` unless it is written again. *seconds*: how
+    long it stays, 0 for ever. An empty *record* removes it.
     """
 
     pid: str
     expected: int
     record: bytes
     stub: bool = False
+    seconds: int = 0
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds until the record disappears unless it is written again; 0: never."""
+        return STUB_SECONDS if self.stub else self.seconds
 
 
 class Claim(Struct, frozen=True):
-    """An identifier row to set to *new*, if its content is still *old* (None: there is no row), or *new* already."""
+    """
+    An identifier row to set to *new*, if its content is still *old* (None: there is no row), or *new* already.
+
+    An empty *new* removes the row. *seconds*: how long it stays, 0 for ever.
+    """
 
     name: str
     old: bytes | None
     new: bytes
+    seconds: int = 0
 
 
 class Store(Protocol):
@@ -92,6 +117,10 @@ class Store(Protocol):
 
     def scan(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield the id and the record of every profile of all spaces, in no order."""
+        ...
+
+    def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield the name and the content of every identifier row of all spaces, in no order."""
         ...
 
     async def ping(self) -> None:

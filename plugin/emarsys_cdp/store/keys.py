@@ -8,7 +8,7 @@ row lives in the shard of its own hash.
 | name | type | content |
 |---|---|---|
 | `ecdp:{xxx}:p:<pid>` | string | profile record: `record.py` |
-| `ecdp:{xxx}:i:<hash>` | string | owner of an identifier: `p<pid>`, or `s` when it is shared |
+| `ecdp:{xxx}:i:<hash>` | string | who has an identifier: `rows.py` |
 | `ecdp:{xxx}:x:<hash>` | string | something that workers share for a time: access tokens (sealed), rows of requests |
 | `ecdp:{xxx}:c:<hash>` | string | a small state that workers change together: budgets, fetches of tokens, spaces |
 | `ecdp:{xxx}:l:<hash>` | string | who sends something for a contact just now |
@@ -30,10 +30,16 @@ PREFIX = "ecdp:"
 RECORDS = f"{PREFIX}{{???}}:p:*"
 """Pattern of all profile records."""
 
+ROWS = f"{PREFIX}{{???}}:i:*"
+"""Pattern of all identifier rows."""
+
 SHARED = b"s"
 """Content of the row of an identifier that belongs to nobody."""
 
 _ID_BYTES = 9
+_PID_END = 13
+"""Where the profile id ends in the content of a row: it has twelve characters."""
+
 _ROW_BYTES = 18
 
 Kind = str
@@ -91,7 +97,7 @@ def owned_by(pid: str) -> bytes:
 
 def owner(content: bytes | None) -> str | None:
     """Return the profile that a row names, None when it names nobody."""
-    return content[1:].decode() if content is not None and content[:1] == b"p" else None
+    return content[1:_PID_END].decode() if content is not None and content[:1] == b"p" else None
 
 
 REMEMBERED = 65_536

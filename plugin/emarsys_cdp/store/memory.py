@@ -36,7 +36,10 @@ class MemoryStore:
         expected = header(commit.expected) if commit.expected else None
         if (stored[:HEADER_BYTES] if stored else None) != expected:
             return False
-        self.records[commit.pid] = commit.record
+        if commit.record:
+            self.records[commit.pid] = commit.record
+        else:
+            self.records.pop(commit.pid, None)
         return True
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
@@ -45,11 +48,14 @@ class MemoryStore:
 
     def _claim(self, claim: Claim) -> bool:
         content = self.rows.get(claim.name)
-        if content == claim.new:
+        if (content or b"") == claim.new:
             return True
         if content != claim.old:
             return False
-        self.rows[claim.name] = claim.new
+        if claim.new:
+            self.rows[claim.name] = claim.new
+        else:
+            del self.rows[claim.name]
         return True
 
     async def read_kept(self, name: str) -> bytes | None:
@@ -93,6 +99,11 @@ class MemoryStore:
         """Yield every profile."""
         for pid, record in list(self.records.items()):
             yield pid, record
+
+    async def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield every identifier row."""
+        for name, content in list(self.rows.items()):
+            yield name, content
 
     async def ping(self) -> None:
         """Answer."""

@@ -12,6 +12,7 @@ from struct import Struct as StructFormat
 import msgspec
 from msgspec import Struct
 
+from emarsys_cdp.store import ANONYMOUS_SECONDS, KNOWN_SECONDS, REDIRECT_SECONDS
 from emarsys_cdp_hooks import Profile, StoredValue
 
 FORMAT = 1
@@ -26,6 +27,20 @@ class Device(Struct, frozen=True, array_like=True, gc=False):
     last_seen: int
 
 
+class Released(Struct, frozen=True, array_like=True, gc=False):
+    """The call that made a key known, and the values that had waited for it: version by the data map's name."""
+
+    message_id: str
+    versions: dict[str, tuple[int, str]]
+
+
+class Erasing(Struct, frozen=True, array_like=True, gc=False):
+    """How (delete or suppress) a person is being erased, and when (ms)."""
+
+    mode: str
+    time: int
+
+
 class Record(Struct, frozen=True, array_like=True, gc=False):
     """
     A person: identifiers, times in milliseconds since 1970, and the last value of every data map.
@@ -33,6 +48,16 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
     The key of now is the claim that is last by (*key_time*, *key_message*); losing ones are in *former_keys*.
     *owns_key* is False when another person claimed the same key first. *devices* is ordered by last use, newest
     first. *stub*: no row may name this record yet, and it disappears by itself; adding any call ends that.
+
+    *aliases* are further userIds that name this person. *merged_from* are the profiles that became part of this one.
+    *pending* names values that could not be sent while there was no key (without a key: all), *released* what the
+    call that made the key known sends of them. *isolate*: it is of calls that have nothing but a shared anonymousId.
+    *erased*: one of its identifiers was erased at this time (ms) or before.
+
+    Marks of something unfinished, which whoever meets them finishes (`merging.py`): *intents* are profiles about to
+    be merged into this one, *redirect* is the profile that this one was merged into - with all of the record still
+    here until *folded* -, *erasing* says that the person is being erased, and when. *tombstones* is all that is left
+    of one that is suppressed: the names of its rows.
     """
 
     space: str
@@ -49,6 +74,29 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
     last_message: str = ""
     values: dict[str, StoredValue] = {}
     stub: bool = False
+    aliases: tuple[str, ...] = ()
+    merged_from: tuple[str, ...] = ()
+    pending: tuple[str, ...] = ()
+    released: tuple[Released, ...] = ()
+    isolate: bool = False
+    erased: int = 0
+    intents: tuple[str, ...] = ()
+    redirect: str | None = None
+    folded: bool = False
+    erasing: Erasing | None = None
+    tombstones: tuple[str, ...] = ()
+
+    @property
+    def unfinished(self) -> bool:
+        """Tell that no call may be added before somebody has finished what was begun."""
+        return bool(self.intents or self.redirect or self.erasing or self.tombstones)
+
+    @property
+    def lifetime(self) -> int:
+        """Seconds after which the record disappears when no call comes; 0: never (semantics 1.8)."""
+        if self.key is not None or self.unfinished:
+            return REDIRECT_SECONDS if self.folded else 0
+        return ANONYMOUS_SECONDS if self.user is None else KNOWN_SECONDS
 
 
 class UnreadableRecord(ValueError):
@@ -88,6 +136,9 @@ def unpack(stored: bytes) -> tuple[int, Record]:
         raise UnreadableRecord(f"record cannot be read: {error}") from error
 
 
+_NOTHING: dict[str, dict[str, tuple[int, str]]] = {}
+
+
 def profile(pid: str, record: Record) -> Profile:
     """Return what hooks see of a record."""
     devices = record.devices
@@ -99,4 +150,5 @@ def profile(pid: str, record: Record) -> Profile:
         record.first_seen,
         record.last_seen,
         record.values,
+        {one.message_id: one.versions for one in record.released} if record.released else _NOTHING,
     )

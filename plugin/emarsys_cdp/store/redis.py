@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable
-from emarsys_cdp.store.keys import RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
+from emarsys_cdp.store import CELL_SECONDS, Claim, Commit, StoreUnavailable
+from emarsys_cdp.store.keys import RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology, read_address
@@ -18,7 +18,11 @@ _COMMIT = b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n%b"
 """A commit in the protocol's form, up to the key and whole: a quarter of the price of packing it in general."""
 
 _NO_TTL = b"$1\r\n0\r\n"
-_STUB_TTL = b"$%d\r\n%d\r\n" % (len(str(STUB_SECONDS)), STUB_SECONDS)
+
+
+@lru_cache(16)
+def _ttl(seconds: int) -> bytes:
+    return b"$%d\r\n%d\r\n" % (len(str(seconds)), seconds)
 
 
 class RedisStore:
@@ -52,7 +56,7 @@ class RedisStore:
         for commit in commits:
             key, command = self._target(commit.pid)
             expected = header(commit.expected) if commit.expected else b""
-            ttl = _STUB_TTL if commit.stub else _NO_TTL
+            ttl = _ttl(commit.lifetime) if commit.stub or commit.seconds else _NO_TTL
             keys.append(key)
             commands.append(_COMMIT % (command, len(expected), expected, len(commit.record), commit.record, ttl))
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
@@ -67,7 +71,8 @@ class RedisStore:
         keys = [row_key(claim.name) for claim in claims]
         sha = self._claim_sha
         commands = [
-            ("EVALSHA", sha, 1, key, claim.old or b"", claim.new) for key, claim in zip(keys, claims, strict=True)
+            ("EVALSHA", sha, 1, key, claim.old or b"", claim.new, claim.seconds)
+            for key, claim in zip(keys, claims, strict=True)
         ]
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
@@ -106,10 +111,19 @@ class RedisStore:
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield every profile; one that is written meanwhile may come twice or not at all."""
+        async for name, record in self._scan(RECORDS):
+            yield name, record
+
+    async def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield every identifier row; one that is written meanwhile may come twice or not at all."""
+        async for name, content in self._scan(ROWS):
+            yield name, content
+
+    async def _scan(self, pattern: str) -> AsyncIterator[tuple[str, bytes]]:
         for wire in await self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                (reply,) = await wire.run([("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)])
+                (reply,) = await wire.run([("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)])
                 if isinstance(reply, Exception):
                     raise StoreUnavailable(f"Redis refuses: {reply}")
                 cursor, keys = reply

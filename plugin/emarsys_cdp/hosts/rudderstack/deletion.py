@@ -2,12 +2,13 @@
 Deletion of users: `POST /deleteUsers`, which names people and an API Key but no destination.
 
 The people's contacts are deleted in every space that sends with this API Key - those of their keys that nobody else
-has claimed. A contact that is not there counts as deleted.
+has claimed -, then the people are erased from the users table: in this order, so that a deletion that comes again still
+finds the keys of those whose contacts could not be deleted. A contact that is not there counts as deleted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +26,8 @@ from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.spaces import Spaces
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.rows import DELETE
+from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp_hooks import DropCall, Identifiers, Request, StopAndFix
 
 PATIENCE: Final = 10.0
@@ -73,14 +76,18 @@ class Deletion:
         spaces: Spaces,
         store: Store,
         namer: Namer,
+        table: UsersTable,
         metrics: Metrics,
+        clock: Callable[[], int],
     ) -> None:
         self._deliverer = deliverer
         self._directory = directory
         self._spaces = spaces
         self._store = store
         self._namer = namer
+        self._table = table
         self._metrics = metrics
+        self._clock = clock
 
     async def delete(self, body: bytes) -> tuple[int, bytes]:
         """
@@ -121,16 +128,39 @@ class Deletion:
         """Delete the contacts of people in one space."""
         found: dict[str, None] = {}
         answers: list[JobAnswer] = []
+        known: list[Identifiers] = []
         for ids in [_identifiers(space, attributes) for attributes in people]:
             if ids.user is None and ids.key is None:
                 answers.append(NOBODY)
             else:
+                known.append(ids)
+                await self._settle(space, ids)
                 found |= dict.fromkeys(await own_keys(self._store, self._namer, space.id, ids))
         keys = list(found)
         for start in range(0, len(keys), MAX_DELETED):
             answers += await self._contacts(space, keys[start : start + MAX_DELETED])
         _log.info("contacts_deleted", space=space.id, contacts=sum(one.status == DELIVERED for one in answers))
-        return worst(answers) if answers else JobAnswer(DELIVERED)
+        answer = worst(answers) if answers else JobAnswer(DELIVERED)
+        if all(one.status == DELIVERED or one is NOBODY for one in answers):
+            for ids in known:
+                await self._erase(space, ids)
+        return answer
+
+    async def _settle(self, space: CompiledSpace, ids: Identifiers) -> None:
+        """Finish a merge that somebody has left half done, so that the person has all keys."""
+        for kind, value in (("user", ids.user), ("key", ids.key)):
+            if value is not None:
+                await self._table.find(space.id, kind, value)
+
+    async def _erase(self, space: CompiledSpace, ids: Identifiers) -> None:
+        """Erase a person: by the userId, else by the key; a key beside a userId only when it is nobody else's."""
+        now = self._clock()
+        if ids.user is not None:
+            await self._table.erase(space.id, "user", ids.user, DELETE, now)
+        if ids.key is not None:
+            owner = await self._table.find(space.id, "key", ids.key)
+            if ids.user is None or owner is None or owner.record.user is None:
+                await self._table.erase(space.id, "key", ids.key, DELETE, now)
 
     async def _contacts(self, space: CompiledSpace, keys: Sequence[str]) -> list[JobAnswer]:
         request = Request("POST", "contact/delete", {"key_id": space.key_field, space.key_field: list(keys)})

@@ -4,7 +4,7 @@ Write a profile record if nobody else has written it since it was read.
 
 KEYS[1]  record
 ARGV[1]  header of the record it was computed from (format and revision, 9 bytes); empty: there was none
-ARGV[2]  new record
+ARGV[2]  new record; empty: the record is removed
 ARGV[3]  seconds until it disappears; 0: never
 
 Returns
@@ -15,7 +15,9 @@ local key, expected, record, ttl = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 if redis.call('GETRANGE', key, 0, 8) ~= expected then
   return 0
 end
-if ttl == '0' then
+if record == '' then
+  redis.call('DEL', key)
+elseif ttl == '0' then
   redis.call('SET', key, record)
 else
   redis.call('SET', key, record, 'EX', ttl)

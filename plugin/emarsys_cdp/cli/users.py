@@ -1,0 +1,222 @@
+"""`emarsys-cdp users`: look at the users table, and erase people from it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+from rich.console import Console
+
+from emarsys_cdp.cli.users_show import show_people, show_removed, show_user
+from emarsys_cdp.cli.users_store import open_desk
+from emarsys_cdp.log import configure_logging
+from emarsys_cdp.settings import read_settings
+from emarsys_cdp.users_desk import DELETE, SUPPRESS, Removed, UsersDesk
+from emarsys_cdp.users_query import WORDS
+from emarsys_cdp_hooks import DropCall, Json
+
+T = TypeVar("T")
+
+LIMIT: Final = 20
+"""People that `list` shows unless more are asked for."""
+
+
+class Nobody(DropCall):
+    """Nobody has the identifier that was given."""
+
+
+class NotConfirmed(DropCall):
+    """Something else was typed than what confirms."""
+
+
+def _who(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that name a person and the space."""
+    for kind, word in reversed(WORDS.items()):
+        command = click.option(f"--{kind}", metavar="VALUE", help=f"The person's {word}.")(command)
+    return _space(command)
+
+
+def _space(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option("--space", metavar="ID", help="Destination ID of the host; needed when there are several.")(
+        command
+    )
+
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+_yes = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group("users")
+def users_command() -> None:
+    """
+    Look at the users table, and erase people from it.
+
+    The table is that of the settings: EMARSYS_CDP_REDIS_URL and EMARSYS_CDP_SECRET, or EMARSYS_CDP_DATA_DIR. The
+    service may run meanwhile. help/users-table.md says what is in it.
+    """
+    configure_logging("warning")
+
+
+@users_command.command("show")
+@_who
+@_as_json
+def show_command(user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool) -> None:
+    """
+    Show whose an identifier is.
+
+    A shared device, an erased or suppressed person are shown as such. Exit code 1 when nobody has it.
+    """
+    kind, value = _one_of(user, key, anon)
+
+    async def show(desk: UsersDesk, space: str) -> dict[str, Json]:
+        found = await desk.show(space, kind, value)
+        if found is None:
+            raise Nobody(f"nobody in space {space} has {WORDS[kind]} {value!r}")
+        return found
+
+    found = _run(space, show)
+    if as_json:
+        _print_json(found)
+    else:
+        show_user(found, kind, value, _console())
+
+
+@users_command.command("list")
+@_space
+@click.option("--limit", type=click.IntRange(1, 10_000), default=LIMIT, show_default=True, help="How many people.")
+@_as_json
+def list_command(space: str | None, limit: int, as_json: bool) -> None:
+    """Show the people that were seen last; `export` gives all."""
+    people, total = _run(space, lambda desk, name: desk.newest(name, limit))
+    if as_json:
+        _print_json(people)
+    else:
+        show_people(people, total, _console())
+
+
+@users_command.command("export")
+@_space
+def export_command(space: str | None) -> None:
+    """
+    Print the users table, one JSON object a line.
+
+    People come as `show --json` prints them, in no order; {"redirect", "to"} tells where a merged one has gone. Rows of
+    shared devices and of erased people hold no identifier in the clear, so they are not in it.
+    """
+
+    async def export(desk: UsersDesk, space: str) -> None:
+        async for one in desk.everything(space):
+            sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
+        sys.stdout.buffer.flush()
+
+    _run(space, export)
+
+
+@users_command.command("erase")
+@_who
+@_yes
+@_as_json
+def erase_command(
+    user: str | None, key: str | None, anon: str | None, space: str | None, yes: bool, as_json: bool
+) -> None:
+    """
+    Erase a person by any identifier: all of the person's identifiers, keys and values.
+
+    Calls that happened before now are dropped for ever, so a replay does not bring the person back; a later call begins
+    anew. The contact in Emarsys stays: its keys are printed.
+    """
+    _remove(_one_of(user, key, anon), space, DELETE, yes, as_json)
+
+
+@users_command.command("suppress")
+@_who
+@_yes
+@_as_json
+def suppress_command(
+    user: str | None, key: str | None, anon: str | None, space: str | None, yes: bool, as_json: bool
+) -> None:
+    """Erase a person and drop every call with the person's identifiers, until `unsuppress`."""
+    _remove(_one_of(user, key, anon), space, SUPPRESS, yes, as_json)
+
+
+@users_command.command("unsuppress")
+@_who
+@_as_json
+def unsuppress_command(user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool) -> None:
+    """
+    Take the calls of a suppressed person again, who begins anew.
+
+    Exit code 1 when the person is not suppressed.
+    """
+    kind, value = _one_of(user, key, anon)
+
+    async def unsuppress(desk: UsersDesk, space: str) -> None:
+        if not await desk.unsuppress(space, kind, value):
+            raise Nobody(f"{WORDS[kind]} {value!r} is not suppressed in space {space}")
+
+    _run(space, unsuppress)
+    if as_json:
+        _print_json({"unsuppressed": True})
+    else:
+        click.echo(f"Calls with {WORDS[kind]} {value} are taken again.")
+
+
+def _remove(who: tuple[str, str], space: str | None, mode: str, yes: bool, as_json: bool) -> None:
+    kind, value = who
+
+    async def remove(desk: UsersDesk, space: str) -> Removed:
+        found = await desk.show(space, kind, value)
+        if not yes:
+            _confirm(found, kind, value, mode)
+        return await desk.erase(space, kind, value, mode)
+
+    removed = _run(space, remove)
+    if as_json:
+        _print_json(msgspec.to_builtins(removed))
+    else:
+        show_removed(removed, _console())
+
+
+def _confirm(found: dict[str, Json] | None, kind: str, value: str, mode: str) -> None:
+    """Show who it is and have the identifier typed once more."""
+    console = Console(stderr=True, highlight=False)
+    if found is None:
+        console.print(f"Nobody has this {WORDS[kind]} now; its calls will be dropped all the same.")
+    else:
+        show_user(found, kind, value, console)
+    verb = "erase" if mode == DELETE else "suppress"
+    typed = click.prompt(f"Type the {WORDS[kind]} once more to {verb}", err=True)
+    if typed.strip() != value.strip():
+        raise NotConfirmed("that is another one: nothing was changed")
+
+
+def _one_of(user: str | None, key: str | None, anon: str | None) -> tuple[str, str]:
+    """Return the kind and the value of the one identifier that was given."""
+    given = [(kind, value) for kind, value in (("user", user), ("key", key), ("anon", anon)) if value is not None]
+    if len(given) != 1:
+        raise click.UsageError("name the person by one of --user, --key, --anon")
+    return given[0]
+
+
+def _run(space: str | None, use: Callable[[UsersDesk, str], Awaitable[T]]) -> T:
+    """Open the users table and use one space of it."""
+    settings = read_settings(os.environ)
+
+    async def run() -> T:
+        async with open_desk(settings) as desk:
+            return await use(desk, space or await desk.only_space())
+
+    return asyncio.run(run())
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

@@ -1,0 +1,66 @@
+"""The users table of the settings, for commands that look at it beside a running service or without one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+
+from emarsys_cdp.extensions import build_plugin_manager
+from emarsys_cdp.secrets import derive, secret_of_directory
+from emarsys_cdp.service.assembly import World, build_compiler
+from emarsys_cdp.settings import PREFIX, Settings
+from emarsys_cdp.spaces import DocumentFiles
+from emarsys_cdp.store import Store, StoreUnavailable
+from emarsys_cdp.store.embedded import EmbeddedServer
+from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.users_desk import UsersDesk
+from emarsys_cdp.users_table import UsersTable
+from emarsys_cdp_hooks import StopAndFix
+
+
+@asynccontextmanager
+async def open_desk(settings: Settings) -> AsyncIterator[UsersDesk]:
+    """
+    Open the users table: that of the Redis URL, or of the data directory, also while a service runs there.
+
+    Raises:
+        StopAndFix: there is none, or its server does not start.
+
+    """
+    world = World()
+    async with AsyncExitStack() as stack:
+        store = await _open_store(settings, stack)
+        given = settings.secret
+        secret = secret_of_directory(settings.data_dir, world.random_bytes) if given is None else given.reveal()
+        documents = None
+        if settings.rules_dir is not None:
+            documents = DocumentFiles(settings.rules_dir, build_compiler(build_plugin_manager()))
+            documents.refresh()
+        namer = Namer(derive(secret, "identifiers"))
+        table = UsersTable(store, namer, count(world.first_revision()))
+        yield UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+
+
+async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:
+    """Connect to the server of the settings; that of a data directory is started when nobody runs it."""
+    if settings.redis_url is not None:
+        store = RedisStore(settings.redis_url.reveal())
+        stack.push_async_callback(store.close)
+        return store
+    directory = settings.data_dir / "valkey"
+    if not directory.is_dir() or (settings.secret is None and not (settings.data_dir / "secret").is_file()):
+        raise StopAndFix(
+            f"there is no users table in {settings.data_dir}: the service makes it when it starts. "
+            f"Set {PREFIX}DATA_DIR to where it is, or {PREFIX}REDIS_URL and {PREFIX}SECRET"
+        )
+    server = EmbeddedServer(directory)
+    store = RedisStore(server.url)
+    stack.push_async_callback(store.close)
+    try:
+        await store.ping()
+    except StoreUnavailable:
+        server.start()
+        stack.callback(server.stop)
+    return store

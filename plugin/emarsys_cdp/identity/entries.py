@@ -1,0 +1,66 @@
+"""A call as the users table takes it, and how the users table of its space behaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import Struct
+
+from emarsys_cdp.store.keys import Names
+from emarsys_cdp_hooks import Identifiers, StoredValue
+
+USER, KEY, ANON = 0, 1, 2
+"""Ranks of the kinds of identifiers: missing rows are claimed in this order."""
+
+
+class Policy(Struct, frozen=True, gc=False):
+    """
+    How a space treats conflicts (semantics 1.3), and its limits (semantics 1.7).
+
+    *stitch*: default, strict, first-owner. *on_key_shared*: share, refuse, move, merge.
+    """
+
+    stitch: str = "default"
+    on_key_shared: str = "share"
+    anon_limit: int = 100
+    merge_limit: int = 100
+    alias_merge_known: bool = False
+
+
+DEFAULT_POLICY = Policy()
+
+
+class Previous(Struct, frozen=True, gc=False):
+    """The `previousId` of an alias call, and its row names as a userId and as an anonymousId."""
+
+    value: str
+    user_name: str
+    anon_name: str
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """
+    One call to add to the users table.
+
+    *names* are the row names of userId, primary key and anonymousId, None where the call has none. *values* holds
+    what the data maps read. *previous* is what an alias call names beside its userId.
+    """
+
+    space: str
+    type: str
+    message_id: str
+    event_time: int
+    ids: Identifiers
+    names: Names
+    values: Mapping[str, StoredValue]
+    policy: Policy = DEFAULT_POLICY
+    previous: Previous | None = None
+
+    def all_names(self) -> Iterator[str]:
+        """Yield the names of all rows that the call is about."""
+        for name in self.names:
+            if name is not None:
+                yield name
+        if self.previous is not None:
+            yield self.previous.user_name
+            yield self.previous.anon_name

@@ -1,0 +1,81 @@
+"""
+A store in which time passes as a timeline says: what a server would let expire is removed when its time has come.
+
+At the end everything that was written can be removed, so that a server that others use too is as it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from emarsys_cdp.store import Claim, Commit, Store
+from emarsys_cdp.store.record import HEADER_BYTES
+
+
+class TimedStore:
+    """
+    A `Store` over another one. *clock* gives the time of the timeline in ms.
+
+    Whatever is written through it must be written through it alone.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+        self._store = store
+        self._clock = clock
+        self._pids: dict[str, int | None] = {}
+        self._names: dict[str, int | None] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what the other store does."""
+        return getattr(self._store, name)
+
+    async def commit(self, commits: Sequence[Commit]) -> list[bool]:
+        """Write records, and note when they expire."""
+        done = await self._store.commit(commits)
+        for one, written in zip(commits, done, strict=True):
+            if written:
+                self._pids[one.pid] = self._end(one.lifetime)
+        return done
+
+    async def claim(self, claims: Sequence[Claim]) -> list[bool]:
+        """Set rows, and note when they expire."""
+        done = await self._store.claim(claims)
+        for one, written in zip(claims, done, strict=True):
+            if written:
+                self._names[one.name] = self._end(one.seconds)
+        return done
+
+    def _end(self, seconds: int) -> int | None:
+        return self._clock() + seconds * 1000 if seconds else None
+
+    async def expire(self) -> None:
+        """Remove what has expired by now."""
+        now = self._clock()
+        await self._remove(_due(self._pids, now), _due(self._names, now))
+
+    async def remove_all(self) -> None:
+        """Remove everything that was written."""
+        await self._remove(self._pids, self._names)
+
+    async def _remove(self, pids: Iterable[str], names: Iterable[str]) -> None:
+        pids, names = list(pids), list(names)
+        if pids:
+            stored = zip(pids, await self._store.read_records(pids), strict=True)
+            gone = [Commit(pid, _revision(record), b"") for pid, record in stored if record is not None]
+            await self._store.commit(gone)
+        if names:
+            rows = zip(names, await self._store.read_rows(names), strict=True)
+            await self._store.claim([Claim(name, row, b"") for name, row in rows if row is not None])
+        for pid in pids:
+            del self._pids[pid]
+        for name in names:
+            del self._names[name]
+
+
+def _due(ends: dict[str, int | None], now: int) -> list[str]:
+    return [name for name, end in ends.items() if end is not None and end <= now]
+
+
+def _revision(record: bytes) -> int:
+    return int.from_bytes(record[1:HEADER_BYTES], "big")
