@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
-from tests.support.servers import flush
+from tests.support.servers import Cluster, flush
 
 from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable, wire
 from emarsys_cdp.store.embedded import EmbeddedServer
@@ -388,16 +388,17 @@ def test_an_address_hides_its_password() -> None:
 
 
 @pytest.mark.parametrize("name", ["claim", "commit"])
-def test_scripts_may_not_touch_undeclared_keys(cluster_url: str, name: str) -> None:
+def test_scripts_may_not_touch_undeclared_keys(cluster: Cluster, name: str) -> None:
     """A server in cluster mode refuses a key that was not declared, and does so for the first line of our scripts."""
+    flush(cluster.url)
     first_line = load(name).source.decode().splitlines()[0]
-    touch, other = "return redis.call('SET', ARGV[1], 'x')", row_key("C" + ROW[1:])
+    node, touch = cluster.home(row_key(ROW)), "return redis.call('SET', ARGV[1], 'x')"
+    other = next(row_key(name) for name in NAMES if shard(name) != shard(ROW) and cluster.home(row_key(name)) is node)
 
-    with redis.Redis.from_url(cluster_url) as client:
-        with pytest.raises(redis.ResponseError, match="do not hash to the same slot"):
-            client.eval(f"{first_line}\n{touch}", 1, row_key(ROW), other)
+    with pytest.raises(redis.ResponseError, match="do not hash to the same slot"):
+        node.client.eval(f"{first_line}\n{touch}", 1, row_key(ROW), other)
 
-        assert client.eval(touch, 1, row_key(ROW), other) == b"OK"
+    assert node.client.eval(touch, 1, row_key(ROW), other) == b"OK"
 
 
 def test_keys_of_a_profile_share_a_slot(cluster_url: str) -> None:
