@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable
+from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit
 from emarsys_cdp.store.keys import RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
@@ -105,17 +105,15 @@ class RedisStore:
         await self._topology.run(keys, [("EVALSHA", self._release_sha, 1, key, holder) for key in keys])
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield every profile; one that is written meanwhile may come twice or not at all."""
+        """Yield every profile; one that is written or changes its server meanwhile may come twice or not at all."""
         for wire in await self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                (reply,) = await wire.run([("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT)])
-                if isinstance(reply, Exception):
-                    raise StoreUnavailable(f"Redis refuses: {reply}")
-                cursor, keys = reply
-                for key, record in zip(keys, await wire.run(("GET", key) for key in keys), strict=True):
-                    if isinstance(record, bytes):
-                        yield key.decode().rsplit(":", 1)[1], record
+                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", RECORDS, "COUNT", _SCAN_COUNT))
+                keys = [key.decode() for key in found]
+                for key, record in zip(keys, await self._get(keys), strict=True):
+                    if record is not None:
+                        yield key.rsplit(":", 1)[1], record
                 if cursor == b"0":
                     break
 

@@ -138,6 +138,11 @@ class Wire:
         self._protocol: _Protocol | None = None
         self._opening: asyncio.Task[_Protocol] | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._protocol is not None and self._protocol.lost is None
+
     async def run(self, commands: Iterable[Command]) -> list[Reply]:
         """
         Send commands in one write and return their replies; errors of single commands are values.
