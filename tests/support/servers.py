@@ -140,7 +140,7 @@ class Cluster:
     def wait_for_state(self, state: str) -> None:
         """Wait until the nodes say of the cluster that it is `ok`; right after a start Valkey takes two seconds."""
         wanted = (f"cluster_state:{state}\r\n".encode(), f"cluster_known_nodes:{len(self.nodes)}\r\n".encode())
-        _wait(lambda: all(part in node.ask("CLUSTER", "INFO") for node in self.nodes for part in wanted))
+        wait(lambda: all(part in node.ask("CLUSTER", "INFO") for node in self.nodes for part in wanted))
 
     def settle(self) -> None:
         """
@@ -149,7 +149,7 @@ class Cluster:
         A slot that is moved back before its new owner has heard of the last move is given to both: the epoch of the
         one who has heard less is not the higher one, and Valkey deletes its keys.
         """
-        _wait(lambda: len({node.known() for node in self.nodes}) == 1)
+        wait(lambda: len({node.known() for node in self.nodes}) == 1)
 
     def move(self, slot: int, source: Node, target: Node) -> Iterator[str]:
         """
@@ -189,7 +189,7 @@ class Cluster:
     def reshard(self, slots: tuple[int, int], source: Node, target: Node) -> None:
         """Let Valkey move a range of slots with their keys by itself; all nodes know of it afterwards."""
         source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", *slots, "NODE", target.name)
-        _wait(lambda: all(b"success" in job for job in source.ask("CLUSTER", "GETSLOTMIGRATIONS")))
+        wait(lambda: all(b"success" in job for job in source.ask("CLUSTER", "GETSLOTMIGRATIONS")))
         self.settle()
 
     @contextmanager
@@ -204,10 +204,11 @@ class Cluster:
             self.reshard(HOMES[position], target, node)
 
 
-def _wait(ready: Callable[[], bool]) -> None:
+def wait(ready: Callable[[], bool]) -> None:
+    """Wait until it is so; fail if it takes too long."""
     deadline = time.monotonic() + MOVE_SECONDS
     while not ready():
-        assert time.monotonic() < deadline, "the cluster did not do in time what it was asked for"
+        assert time.monotonic() < deadline, "the servers did not do in time what they were asked for"
         time.sleep(LOOK_SECONDS)
 
 
@@ -215,7 +216,7 @@ def _wait(ready: Callable[[], bool]) -> None:
 def three_masters(directory: Path) -> Iterator[Cluster]:
     """Run a cluster of three masters, each a process with ports of its own on this machine."""
     with ExitStack() as stack:
-        with _free_ports(6) as ports:
+        with free_ports(6) as ports:
             nodes = [Node(directory / str(n), *ports[2 * n : 2 * n + 2]) for n in range(3)]
             with ThreadPoolExecutor(len(nodes)) as pool:
                 for node in nodes:
@@ -228,7 +229,7 @@ def three_masters(directory: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def _free_ports(count: int) -> Iterator[list[int]]:
+def free_ports(count: int) -> Iterator[list[int]]:
     """Give ports that nobody listens on; as long as they are held nobody but who knows them can have them."""
     with ExitStack() as stack:
         held = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""The store in Redis 7 or Valkey: stand-alone or Cluster. One method is one pipelined round trip."""
+"""The store in Redis 7 or Valkey: stand-alone, by Sentinel, or Cluster. One method is one pipelined round trip."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
 from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit
+from emarsys_cdp.store.address import read_address
 from emarsys_cdp.store.keys import RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
-from emarsys_cdp.store.topology import Topology, read_address
+from emarsys_cdp.store.topology import Topology
 
 _SCAN_COUNT = 1000
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import hiredis
 import msgspec
-from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
 
 from emarsys_cdp.store import StoreUnavailable
+from emarsys_cdp.store.sentinel import find_master
 from emarsys_cdp.store.wire import CONNECT_SECONDS, REPLY_SECONDS, Address, Command, Reply, Wire
-from emarsys_cdp_hooks import StopAndFix
 
 MAX_ATTEMPTS = 10
 """Redirections and reloads of one pipeline before it counts as an outage."""
@@ -34,31 +32,6 @@ _LOOK_AGAIN = {"READONLY", "CLUSTERDOWN", "MASTERDOWN"}
 """Errors of a server that is not, or no longer, the one to ask."""
 
 
-def read_address(url: str) -> Address:
-    """
-    Return the address of a Redis URL: `redis://`, `rediss://` (TLS), `unix://`.
-
-    Raises:
-        StopAndFix: it is none; the message shows no user and no password.
-
-    """
-    wrong = StopAndFix(
-        "EMARSYS_CDP_REDIS_URL is none: write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
-    )
-    try:
-        parts: dict[str, Any] = dict(parse_url(url))
-        path = urlsplit(url).path.strip("/")
-    except ValueError:
-        raise wrong from None
-    if url.startswith("unix:") and "path" not in parts:
-        raise wrong
-    if not url.startswith("unix:") and path and not path.isdigit():
-        raise wrong
-    known = {key: parts[key] for key in ("host", "port", "path", "username", "password") if key in parts}
-    tls = ssl.create_default_context() if url.startswith("rediss://") else None
-    return Address(**known, database=int(parts.get("db", 0)), tls=tls)
-
-
 class Topology:
     """
     Runs pipelines of single-key commands on the servers that hold their keys.
@@ -72,7 +45,7 @@ class Topology:
     def __init__(self, address: Address, setup: Sequence[Command] = ()) -> None:
         self._seed = address
         self._setup = setup
-        self._first = Wire(address, setup)
+        self._first = Wire(address, setup, partial(find_master, address) if address.sentinels else None)
         self._wires: dict[str, Wire] = {str(address): self._first}
         self._leaving: set[Wire] = set()
         self._slots: list[Wire] | None = None
