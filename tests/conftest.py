@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import structlog
-from tests.support.servers import flush, one_node_cluster, standalone
+from tests.support.servers import Cluster, flush, standalone, three_masters
 
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.memory import MemoryStore
@@ -25,10 +25,16 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def cluster_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Run one Valkey node in cluster mode."""
-    with one_node_cluster(tmp_path_factory.mktemp("cluster")) as url:
-        yield url
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Run a cluster of three Valkey masters; who moves a slot moves it back."""
+    with three_masters(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster_url(cluster: Cluster) -> str:
+    """Return the URL of the cluster."""
+    return cluster.url
 
 
 @pytest.fixture(params=STORES)

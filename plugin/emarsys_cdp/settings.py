@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from emarsys_cdp.credentials import Secret
 from emarsys_cdp.secrets import MIN_SECRET
-from emarsys_cdp.store.topology import read_address
+from emarsys_cdp.store.address import read_address
 from emarsys_cdp_hooks import StopAndFix
 
 PREFIX = "EMARSYS_CDP_"

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import pytest
 import redis
-from tests.support.servers import flush
+from tests.support.servers import Cluster, flush
 
 from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable, wire
+from emarsys_cdp.store.address import read_address
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import SHARDS, cell_key, kept_key, lease_key, record_key, row_key, shard
 from emarsys_cdp.store.record import Record, pack
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.store.scripts import load
-from emarsys_cdp.store.topology import read_address
 from emarsys_cdp.store.wire import Address, Wire
 from emarsys_cdp_hooks import StopAndFix
 
@@ -368,6 +368,10 @@ def test_cancelled_while_opening(tmp_path: Path) -> None:
         f"redis://jane:{SECRET}@redis:port/0", f"redis://jane:{SECRET}@redis:99999/0", f"redis://jane:{SECRET}@[::1/0",
         f"redis://jane:pass/{SECRET}@redis:6379/0", f"redis://jane:6379{SECRET}/@redis:6379/0",
         f"redis://jane:{SECRET}@redis/prod", f"redis://jane:{SECRET}@redis/-1", f"redis://redis/?db=x&password={SECRET}",
+        "redis+sentinel://", "redis+sentinel:///main", f"redis+sentinel://jane:{SECRET}@redis:26379",
+        f"redis+sentinel://jane:{SECRET}@redis:port/main", f"redis+sentinel://jane:{SECRET}@redis,/main/0",
+        f"redis+sentinel://jane:{SECRET}@redis/main/x", f"redis+sentinel://jane:6379/{SECRET}@redis:26379",
+        f"redis+sentinel://redis/main?password={SECRET}", f"rediss+sentinel://jane:{SECRET}@redis/m/0#x",
     ],
 )  # fmt: skip
 def test_bad_url(url: str) -> None:
@@ -379,6 +383,22 @@ def test_bad_url(url: str) -> None:
     assert SECRET not in str(caught.getrepr(style="native"))
 
 
+def test_address_of_a_sentinel() -> None:
+    """Every sentinel has its port or the usual one; user, password and TLS are for all of the servers."""
+    address = read_address("rediss+sentinel://jane:hunter%402@one,[::1]:5000/main-1/2")
+
+    assert [str(sentinel) for sentinel in address.sentinels] == ["one:26379", "::1:5000"]
+    assert {(one.username, one.password) for one in (address, *address.sentinels)} == {("jane", "hunter@2")}
+    assert None not in {one.tls for one in (address, *address.sentinels)}
+    assert (str(address), address.database) == ("main-1", 2)
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://one/main", "redis+sentinel://one:26379/main/0"])
+def test_short_address_of_a_sentinel(url: str) -> None:
+    """Port, credentials and database may be left out."""
+    assert read_address(url) == Address(master="main", sentinels=(Address(host="one", port=26379),))
+
+
 def test_an_address_hides_its_password() -> None:
     """An address that gets into a log or a traceback shows no password."""
     address = read_address(f"redis://jane:{SECRET}@redis:6380/2")
@@ -388,16 +408,17 @@ def test_an_address_hides_its_password() -> None:
 
 
 @pytest.mark.parametrize("name", ["claim", "commit"])
-def test_scripts_may_not_touch_undeclared_keys(cluster_url: str, name: str) -> None:
+def test_scripts_may_not_touch_undeclared_keys(cluster: Cluster, name: str) -> None:
     """A server in cluster mode refuses a key that was not declared, and does so for the first line of our scripts."""
+    flush(cluster.url)
     first_line = load(name).source.decode().splitlines()[0]
-    touch, other = "return redis.call('SET', ARGV[1], 'x')", row_key("C" + ROW[1:])
+    node, touch = cluster.home(row_key(ROW)), "return redis.call('SET', ARGV[1], 'x')"
+    other = next(row_key(name) for name in NAMES if shard(name) != shard(ROW) and cluster.home(row_key(name)) is node)
 
-    with redis.Redis.from_url(cluster_url) as client:
-        with pytest.raises(redis.ResponseError, match="do not hash to the same slot"):
-            client.eval(f"{first_line}\n{touch}", 1, row_key(ROW), other)
+    with pytest.raises(redis.ResponseError, match="do not hash to the same slot"):
+        node.client.eval(f"{first_line}\n{touch}", 1, row_key(ROW), other)
 
-        assert client.eval(touch, 1, row_key(ROW), other) == b"OK"
+    assert node.client.eval(touch, 1, row_key(ROW), other) == b"OK"
 
 
 def test_keys_of_a_profile_share_a_slot(cluster_url: str) -> None:

@@ -1,15 +1,16 @@
-"""The store in Redis 7 or Valkey: stand-alone or Cluster. One method is one pipelined round trip."""
+"""The store in Redis 7 or Valkey: stand-alone, by Sentinel, or Cluster. One method is one pipelined round trip."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import CELL_SECONDS, Claim, Commit, StoreUnavailable
+from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
+from emarsys_cdp.store.address import read_address
 from emarsys_cdp.store.keys import RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
-from emarsys_cdp.store.topology import Topology, read_address
+from emarsys_cdp.store.topology import Topology
 
 _SCAN_COUNT = 1000
 
@@ -110,12 +111,12 @@ class RedisStore:
         await self._topology.run(keys, [("EVALSHA", self._release_sha, 1, key, holder) for key in keys])
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield every profile; one that is written meanwhile may come twice or not at all."""
+        """Yield every profile; one that is written or changes its server meanwhile may come twice or not at all."""
         async for name, record in self._scan(RECORDS):
             yield name, record
 
     async def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield every identifier row; one that is written meanwhile may come twice or not at all."""
+        """Yield every identifier row; one that is written or changes its server may come twice or not at all."""
         async for name, content in self._scan(ROWS):
             yield name, content
 
@@ -123,13 +124,11 @@ class RedisStore:
         for wire in await self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                (reply,) = await wire.run([("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT)])
-                if isinstance(reply, Exception):
-                    raise StoreUnavailable(f"Redis refuses: {reply}")
-                cursor, keys = reply
-                for key, record in zip(keys, await wire.run(("GET", key) for key in keys), strict=True):
-                    if isinstance(record, bytes):
-                        yield key.decode().rsplit(":", 1)[1], record
+                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT))
+                keys = [key.decode() for key in found]
+                for key, content in zip(keys, await self._get(keys), strict=True):
+                    if content is not None:
+                        yield key.rsplit(":", 1)[1], content
                 if cursor == b"0":
                     break
 

@@ -3,60 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import count
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, cast
 
 import hiredis
 import msgspec
-from redis.asyncio.connection import parse_url
 from redis.crc import key_slot
 
 from emarsys_cdp.store import StoreUnavailable
-from emarsys_cdp.store.wire import Address, Command, Reply, Wire
-from emarsys_cdp_hooks import StopAndFix
+from emarsys_cdp.store.sentinel import find_master
+from emarsys_cdp.store.wire import CONNECT_SECONDS, REPLY_SECONDS, Address, Command, Reply, Wire
 
-MAX_ATTEMPTS = 8
+MAX_ATTEMPTS = 10
 """Redirections and reloads of one pipeline before it counts as an outage."""
+
+MAX_AT_ONCE = 3
+"""So many redirections are followed at once; then servers do not agree yet, and are given more and more time."""
 
 RETRY_SECONDS = 0.05
 
+LEAVE_SECONDS = CONNECT_SECONDS + REPLY_SECONDS
+"""A server that holds no keys any more is left after this long: by then all that was sent to it has its answer."""
 
-def read_address(url: str) -> Address:
-    """
-    Return the address of a Redis URL: `redis://`, `rediss://` (TLS), `unix://`.
-
-    Raises:
-        StopAndFix: it is none; the message shows no user and no password.
-
-    """
-    wrong = StopAndFix(
-        "EMARSYS_CDP_REDIS_URL is none: write redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/socket"
-    )
-    try:
-        parts: dict[str, Any] = dict(parse_url(url))
-        path = urlsplit(url).path.strip("/")
-    except ValueError:
-        raise wrong from None
-    if url.startswith("unix:") and "path" not in parts:
-        raise wrong
-    if not url.startswith("unix:") and path and not path.isdigit():
-        raise wrong
-    known = {key: parts[key] for key in ("host", "port", "path", "username", "password") if key in parts}
-    tls = ssl.create_default_context() if url.startswith("rediss://") else None
-    return Address(**known, database=int(parts.get("db", 0)), tls=tls)
+_REDIRECTED = {"MOVED", "ASK", "TRYAGAIN"}
+_LOOK_AGAIN = {"READONLY", "CLUSTERDOWN", "MASTERDOWN"}
+"""Errors of a server that is not, or no longer, the one to ask."""
 
 
 class Topology:
-    """Runs pipelines of single-key commands on the servers that hold their keys."""
+    """
+    Runs pipelines of single-key commands on the servers that hold their keys.
+
+    While a slot of a cluster moves, its owner answers for the keys that it still has and names the importing server
+    for all others (ASK); afterwards it names the new owner (MOVED). What was refused in either way was not carried
+    out, so it is sent again and nothing is done twice.
+    https://valkey.io/topics/cluster-spec, "MOVED Redirection" and "ASK redirection".
+    """
 
     def __init__(self, address: Address, setup: Sequence[Command] = ()) -> None:
         self._seed = address
         self._setup = setup
-        self._wires: dict[str, Wire] = {}
-        self._first = self._wire(address)
+        self._first = Wire(address, setup, partial(find_master, address) if address.sentinels else None)
+        self._wires: dict[str, Wire] = {str(address): self._first}
+        self._leaving: set[Wire] = set()
         self._slots: list[Wire] | None = None
         self._clustered: bool | None = None
 
@@ -77,6 +68,9 @@ class Topology:
             if hiredis.ReplyError not in map(type, replies):
                 return replies
             todo = [index for index in todo if isinstance(replies[index], hiredis.ReplyError)]
+            todo = await self._run_asked(todo, commands, replies)
+            if not todo:
+                return replies
             await self._recover([str(replies[index]) for index in todo], attempt)
         raise AssertionError("unreachable")
 
@@ -94,68 +88,132 @@ class Topology:
         for index in todo:
             groups.setdefault(self._slots[key_slot(keys[index].encode())], []).append(index)
         runs = [wire.run([commands[index] for index in group]) for wire, group in groups.items()]
-        results = await asyncio.gather(*runs, return_exceptions=True)
-        for group, result in zip(groups.values(), results, strict=True):
-            if isinstance(result, BaseException):
-                self._clustered = None  # a master may have moved: look again before the next pipeline
-                raise result
+        for group, result in zip(groups.values(), await self._all(runs), strict=True):
             for index, reply in zip(group, result, strict=True):
                 replies[index] = reply
+
+    async def _run_asked(self, todo: Sequence[int], commands: Sequence[Command], replies: list[Reply]) -> list[int]:
+        """
+        Send what a slot's owner has answered with ASK to the server that it names, once; return what is left.
+
+        Only this sending may go there: the next one begins at the owner again.
+        """
+        groups: dict[Wire, list[int]] = {}
+        for index in todo:
+            words = str(replies[index]).split(" ")
+            if words[0] == "ASK":
+                groups.setdefault(self._named(words[-1]), []).append(index)
+        runs = [wire.run(_asking(commands[index] for index in group)) for wire, group in groups.items()]
+        for group, result in zip(groups.values(), await self._all(runs), strict=True):
+            for index, reply in zip(group, result[1::2], strict=True):
+                replies[index] = reply
+        return [index for index in todo if isinstance(replies[index], hiredis.ReplyError)]
+
+    async def _all(self, runs: Sequence[Awaitable[list[Reply]]]) -> list[list[Reply]]:
+        """Wait for the replies of several servers; when one is gone look for the masters before the next pipeline."""
+        results = await asyncio.gather(*runs, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                self._clustered = None
+                raise result
+        return cast(list[list[Reply]], results)
 
     async def _recover(self, errors: list[str], attempt: int) -> None:
         """Do what the errors ask for before another attempt; raise when waiting will not help."""
         kinds = {error.split(" ", 1)[0] for error in errors}
-        other = kinds - {"MOVED", "ASK", "TRYAGAIN", "NOSCRIPT"}
+        self._learn(error.split(" ") for error in errors if error.startswith("MOVED "))
+        other = kinds - _REDIRECTED - {"NOSCRIPT"}
         if "READONLY" in other:
-            self.close()  # no master any more: the next pipeline connects, and looks for the masters, anew
+            self.close()  # no master any more: the next pipeline connects anew
+        if other & _LOOK_AGAIN:
             self._clustered = None
         if other or attempt >= MAX_ATTEMPTS:
             raise StoreUnavailable(f"Redis refuses: {errors[0]}")
         if "NOSCRIPT" in kinds:
-            for wire in self._wires.values():
+            for wire in list(self._wires.values()):
                 await wire.run(self._setup)
-        if kinds & {"MOVED", "ASK", "TRYAGAIN"}:
-            await asyncio.sleep(RETRY_SECONDS * attempt)
-            await self._discover()
+        if kinds & {"MOVED", "TRYAGAIN"}:
+            await asyncio.sleep(RETRY_SECONDS * max(0, attempt + 1 - MAX_AT_ONCE))
+
+    def _learn(self, moved: Iterable[list[str]]) -> None:
+        """Note who has a slot now: who says so knows it best. What else has moved is asked before the next pipeline."""
+        for _, slot, name in moved:
+            self._clustered = None
+            if self._slots is not None:
+                self._slots[int(slot)] = self._named(name)
 
     async def _discover(self) -> None:
-        """Ask for the servers: the seed alone, or the masters of its cluster."""
-        first, *_ = await self._ask(("INFO", "cluster"))
-        self._clustered = b"cluster_enabled:1" in (first or b"")
-        if self._clustered:
-            (ranges,) = await self._ask(("CLUSTER", "SLOTS"))
-            self._slots = self._owners(ranges)
+        """
+        Ask for the servers: the seed alone, or the masters of its cluster.
 
-    async def _ask(self, command: Command) -> list[Reply]:
-        """Ask the seed, or when it is gone any other server that is known."""
-        candidates = list(self._wires.values())
-        for position, wire in enumerate(candidates):
+        The masters that are known are asked first, those with a connection before the others. The seed comes last: it
+        may have left the cluster, but when all masters are gone it is a name that may lead to others.
+        """
+        problems: list[StoreUnavailable] = []
+        known = dict.fromkeys((*self._wires.values(), self._first))
+        for wire in sorted(known, key=lambda wire: not wire.connected):
             try:
-                replies = await wire.run([command])
-            except StoreUnavailable:
-                if position == len(candidates) - 1:
-                    raise
-                continue
-            if isinstance(replies[0], hiredis.ReplyError):
-                raise StoreUnavailable(f"Redis at {wire.address} refuses: {replies[0]}")
-            return replies
-        raise AssertionError("unreachable")
+                self._slots = await self._slots_of(wire)
+            except StoreUnavailable as error:
+                problems.append(error)
+            else:
+                self._clustered = self._slots is not None
+                self._leave_others()
+                return
+        raise problems[0]
+
+    async def _slots_of(self, wire: Wire) -> list[Wire] | None:
+        """Return the master of each slot as a server sees it, None if it is in no cluster."""
+        if b"cluster_enabled:1" not in (await self.ask(wire, ("INFO", "cluster")) or b""):
+            return None
+        return self._owners(await self.ask(wire, ("CLUSTER", "SLOTS")))
+
+    async def ask(self, wire: Wire, command: Command) -> Reply:
+        """
+        Ask one server.
+
+        Raises:
+            StoreUnavailable: it does not answer, refuses, or holds no keys any more.
+
+        """
+        if wire is not self._first and wire not in self._wires.values():
+            raise StoreUnavailable(f"Redis at {wire.address} has left the cluster")
+        (reply,) = await wire.run([command])
+        if isinstance(reply, hiredis.ReplyError):
+            raise StoreUnavailable(f"Redis at {wire.address} refuses: {reply}")
+        return reply
+
+    def _leave_others(self) -> None:
+        """Use servers that hold no keys any more no longer."""
+        masters = set(self._slots or [self._first])
+        for name, wire in list(self._wires.items()):
+            if wire not in masters:
+                self._leaving.add(self._wires.pop(name))
+                asyncio.get_running_loop().call_later(LEAVE_SECONDS, self._leave, wire)
+
+    def _leave(self, wire: Wire) -> None:
+        self._leaving.discard(wire)
+        wire.close()
 
     def _owners(self, ranges: list[list[Any]]) -> list[Wire]:
         slots: list[Wire | None] = [None] * 16384
         for first, last, master, *_ in ranges:
-            wire = self._wire(self._node(master))
+            wire = self._wire(self._node((master[0] or b"").decode(), master[1]))
             slots[first : last + 1] = [wire] * (last - first + 1)
         if None in slots:
             raise StoreUnavailable(f"the cluster has no server for slot {slots.index(None)}")
         return [wire for wire in slots if wire is not None]
 
-    def _node(self, master: list[Any]) -> Address:
-        """Return the address of a master; one that announces no host is where the seed is."""
-        host = master[0].decode() if master[0] else ""
+    def _named(self, name: str) -> Wire:
+        """Return the connection to a server as errors name it, `host:port`."""
+        host, _, port = name.rpartition(":")
+        return self._wire(self._node(host, int(port)))
+
+    def _node(self, host: str, port: int) -> Address:
+        """Return the address of a server; one that announces no host is where the seed is."""
         if not host and self._seed.path is not None:
             return self._seed
-        return msgspec.structs.replace(self._seed, host=host or self._seed.host, port=master[1], path=None)
+        return msgspec.structs.replace(self._seed, host=host or self._seed.host, port=port, path=None)
 
     def _wire(self, address: Address) -> Wire:
         name = str(address)
@@ -165,18 +223,15 @@ class Topology:
 
     async def ping(self) -> None:
         """
-        Ask every known server for a sign of life.
+        Ask every server that holds keys for a sign of life; of a cluster, those that hold them now.
 
         Raises:
             StoreUnavailable: one does not answer.
 
         """
-        if self._clustered is None:
+        if self._clustered:
             await self._discover()
-        for wire in list(self._wires.values()):
-            (reply,) = await wire.run([("PING",)])
-            if isinstance(reply, hiredis.ReplyError):
-                raise StoreUnavailable(f"Redis at {wire.address} refuses: {reply}")
+        await asyncio.gather(*(self.ask(wire, ("PING",)) for wire in await self.masters()))
 
     async def masters(self) -> list[Wire]:
         """Return a connection to every server that holds keys."""
@@ -186,5 +241,12 @@ class Topology:
 
     def close(self) -> None:
         """Close all connections."""
-        for wire in self._wires.values():
+        for wire in (self._first, *self._wires.values(), *self._leaving):
             wire.close()
+
+
+def _asking(commands: Iterable[Command]) -> Iterator[Command]:
+    """Put ASKING before each command: it counts for the next one only."""
+    for command in commands:
+        yield ("ASKING",)
+        yield command

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ssl import SSLContext
 from typing import Any, TypeAlias
 
@@ -30,7 +30,11 @@ REPLY_SECONDS = 10.0
 
 
 class Address(Struct, frozen=True, kw_only=True):
-    """Where a server is and how to sign in; *path* is a unix socket."""
+    """
+    Where a server is and how to sign in; *path* is a unix socket.
+
+    With *sentinels* it is the server that these know as the *master* of this name, wherever that is now.
+    """
 
     host: str = "127.0.0.1"
     port: int = 6379
@@ -39,12 +43,14 @@ class Address(Struct, frozen=True, kw_only=True):
     password: str | None = None
     database: int = 0
     tls: SSLContext | None = None
+    sentinels: tuple[Address, ...] = ()
+    master: str = ""
 
     def __repr__(self) -> str:
         return f"Address({self})"
 
     def __str__(self) -> str:
-        return self.path or f"{self.host}:{self.port}"
+        return self.master or self.path or f"{self.host}:{self.port}"
 
 
 class _Protocol(asyncio.Protocol):
@@ -127,16 +133,25 @@ class Wire:
     """
     A connection that opens itself when it is used and again after it was lost.
 
-    *setup* are commands sent after each opening (loading of scripts). What is lost in flight is not sent again:
+    *setup* are commands sent after each opening (loading of scripts); *locate* finds out before each where to connect
+    to. What is lost in flight is not sent again:
     the caller gets `StoreUnavailable` and cannot know whether the commands were carried out.
     """
 
-    def __init__(self, address: Address, setup: Sequence[Command] = ()) -> None:
+    def __init__(
+        self, address: Address, setup: Sequence[Command] = (), locate: Callable[[], Awaitable[Address]] | None = None
+    ) -> None:
         self.address = address
         self._setup = setup
+        self._locate = locate
         self._users = 0
         self._protocol: _Protocol | None = None
         self._opening: asyncio.Task[_Protocol] | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._protocol is not None and self._protocol.lost is None
 
     async def run(self, commands: Iterable[Command]) -> list[Reply]:
         """
@@ -190,6 +205,8 @@ class Wire:
         return protocol
 
     async def _connect(self) -> _Protocol:
+        if self._locate is not None:
+            self.address = await self._locate()
         loop, address = asyncio.get_running_loop(), self.address
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
