@@ -14,6 +14,7 @@ record that the store lost in a fail-over, and that another worker has written s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -23,7 +24,7 @@ from emarsys_cdp.identity.resolution import Resolution, resolve
 from emarsys_cdp.merging import Known, Merger
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store import Store
-from emarsys_cdp.store.record import HEADER_BYTES, header, profile
+from emarsys_cdp.store.record import HEADER_BYTES, UnreadableRecord, header, profile
 from emarsys_cdp.worker_memory import Memory
 from emarsys_cdp.writing import UNPACKABLE, Writing, unwritable
 from emarsys_cdp_hooks import Profile
@@ -94,7 +95,8 @@ class Round:
         forget |= {pid for pid, record in reading.records.items() if record.isolate}
         owners = {name: pid for name, pid in reading.owners.items() if name in reading.contents or pid in forget}
         memory.learn(owners, forget)
-        await self._finish()
+        with suppress(UnreadableRecord):  # it costs those who wait for it: their calls are refused for now in the end
+            await self._finish()
         return [self._result(resolution) for resolution in self._resolutions]
 
     async def _finish(self) -> None:

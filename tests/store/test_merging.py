@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import combinations_with_replacement, count, permutations
 from typing import Any, TypeAlias
@@ -23,10 +24,12 @@ from tests.support.people import (
 )
 from tests.support.stores import on
 
+from emarsys_cdp import rounds
 from emarsys_cdp.identity.entries import Entry, Policy
-from emarsys_cdp.store import Store, StoreUnavailable
+from emarsys_cdp.store import Claim, Commit, Store, StoreUnavailable
+from emarsys_cdp.store.keys import owned_by
 from emarsys_cdp.store.memory import MemoryStore
-from emarsys_cdp.store.record import Record
+from emarsys_cdp.store.record import Record, pack
 
 Ids: TypeAlias = tuple[int, int, int]
 
@@ -246,6 +249,28 @@ def test_a_merge_beyond_the_limit_is_refused(make_store: MakeStore) -> None:
     assert last.warnings == ("merge_limit",)
     assert last.profile.user == "user1"
     assert sorted(found) == [("anon2", "anon3", "user1"), ("anon4",)]
+
+
+def test_a_redirect_to_an_unreadable_record_costs_only_its_person(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls of who was merged into it are refused for now; the others of the round are added."""
+    monkeypatch.setattr(rounds, "MAX_TRIES", 5)
+    lost, damaged = "A" * 12, "B" * 12
+    mine, other = call(1, 1), call(2, 2)
+
+    async def use(store: Store) -> Any:
+        record = Record("s", user="user1", redirect=damaged)
+        await store.commit([Commit(lost, 0, pack(record, 1)), Commit(damaged, 0, b"\x02" + pack(record, 1)[1:])])
+        await store.claim([Claim(mine.names[0] or "", None, owned_by(lost))])
+        one = worker(store)
+        return await asyncio.gather(one.add([mine]), one.add([other]), return_exceptions=True)
+
+    refused, added = on(make_store, use)
+
+    assert isinstance(refused, StoreUnavailable)
+    assert not isinstance(added, BaseException)
+    assert added[0].profile.user == "user2"
 
 
 SPACES = count()
