@@ -31,19 +31,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
 
 
-@pytest.fixture(scope="session")
-def cluster_url(cluster: Cluster) -> str:
-    """Return the URL of the cluster."""
-    return cluster.url
-
-
 @pytest.fixture(params=STORES)
 def make_store(request: pytest.FixtureRequest) -> Callable[[], Store]:
     """Open an empty store of each kind; call it inside the test's event loop."""
     if request.param == "memory":
         store = MemoryStore()
         return lambda: store
-    url: str = request.getfixturevalue(f"{request.param}_url")
+    if request.param == "cluster":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        cluster.flush()
+        return lambda: RedisStore(cluster.url)
+    url: str = request.getfixturevalue("valkey_url")
     flush(url)
     return lambda: RedisStore(url)
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from redis.crc import key_slot
-from tests.support.servers import Cluster, Node, flush
+from tests.support.servers import Cluster, Node
 from tests.support.stores import on
 
 from emarsys_cdp.store import Claim, Commit, Store, StoreUnavailable, topology, wire
@@ -36,7 +36,7 @@ EVERY = [urlsafe_b64encode(number.to_bytes(2, "big") * 9).decode() for number in
 
 @pytest.fixture(autouse=True)
 def _empty(cluster: Cluster) -> None:
-    flush(cluster.url)
+    cluster.flush()
 
 
 @pytest.fixture

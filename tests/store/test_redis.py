@@ -410,7 +410,7 @@ def test_an_address_hides_its_password() -> None:
 @pytest.mark.parametrize("name", ["claim", "commit"])
 def test_scripts_may_not_touch_undeclared_keys(cluster: Cluster, name: str) -> None:
     """A server in cluster mode refuses a key that was not declared, and does so for the first line of our scripts."""
-    flush(cluster.url)
+    cluster.flush()
     first_line = load(name).source.decode().splitlines()[0]
     node, touch = cluster.home(row_key(ROW)), "return redis.call('SET', ARGV[1], 'x')"
     other = next(row_key(name) for name in NAMES if shard(name) != shard(ROW) and cluster.home(row_key(name)) is node)
@@ -421,7 +421,7 @@ def test_scripts_may_not_touch_undeclared_keys(cluster: Cluster, name: str) -> N
     assert node.client.eval(touch, 1, row_key(ROW), other) == b"OK"
 
 
-def test_keys_of_a_profile_share_a_slot(cluster_url: str) -> None:
+def test_keys_of_a_profile_share_a_slot(cluster: Cluster) -> None:
     """The keys of a profile carry the tag of its shard: ten bits of its id, which alone decide about the slot."""
     pids = [name[:12] for name in NAMES]
     bits = [(int.from_bytes(urlsafe_b64decode(pid)[:2], "big") >> 4) % SHARDS for pid in pids]
@@ -431,6 +431,6 @@ def test_keys_of_a_profile_share_a_slot(cluster_url: str) -> None:
         f"ecdp:{{{number:03x}}}:p:{pid}" for pid, number in zip(pids, bits, strict=True)
     ]
     assert len(set(bits)) == SHARDS
-    with redis.Redis.from_url(cluster_url) as client:
-        for pid, number in zip(pids[::100], bits[::100], strict=True):
-            assert client.cluster("KEYSLOT", record_key(pid)) == client.cluster("KEYSLOT", f"{number:03x}")
+    ask = cluster.nodes[0].ask
+    for pid, number in zip(pids[::100], bits[::100], strict=True):
+        assert ask("CLUSTER", "KEYSLOT", record_key(pid)) == ask("CLUSTER", "KEYSLOT", f"{number:03x}")

@@ -123,6 +123,11 @@ class Cluster:
         """The URL of one of the nodes."""
         return self.nodes[0].url
 
+    def flush(self) -> None:
+        """Remove everything from all nodes, over connections that are open: this is done for each test."""
+        for node in self.nodes:
+            node.client.flushall()
+
     def home(self, key: str) -> Node:
         """Return the master of a key, as long as its slot has not been moved."""
         slot = key_slot(key.encode())
@@ -240,12 +245,6 @@ def free_ports(count: int) -> Iterator[list[int]]:
 
 
 def flush(url: str) -> None:
-    """Remove everything from a server, or from all masters of its cluster."""
-    with redis.Redis.from_url(url, protocol=2) as client:
-        if not client.info("cluster")["cluster_enabled"]:
-            client.flushall()
-            return
-        masters = {tuple(master[:2]) for _, _, master, *_ in client.execute_command("CLUSTER", "SLOTS")}
-    for host, port in masters:
-        with redis.Redis(host.decode(), port) as client:
-            client.flushall()
+    """Remove everything from a server."""
+    with redis.Redis.from_url(url) as client:
+        client.flushall()
