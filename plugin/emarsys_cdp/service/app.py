@@ -277,13 +277,9 @@ async def _features(service: Service, scope: Scope, send: Send) -> None:
 
 
 async def _read(receive: Receive) -> bytes:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body
-    pieces = [body]
-    size = len(body)
-    while message.get("more_body"):
+    pieces: list[bytes] = []
+    size, more = 0, True
+    while more:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise RetryLater("the host closed the connection before its request was whole")
@@ -291,6 +287,7 @@ async def _read(receive: Receive) -> bytes:
         size += len(pieces[-1])
         if size > MAX_BODY:
             raise TooLarge(f"the request has more than {MAX_BODY} bytes")
+        more = message.get("more_body", False)
     return b"".join(pieces)
 
 

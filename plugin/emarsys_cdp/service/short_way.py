@@ -112,7 +112,7 @@ class ShortWayProtocol(DroppableProtocol):
         """Let a request that will never be whole end as others do."""
         exchange = self.cycle
         if type(exchange) is _Exchange and exchange.pieces is not None:
-            self._go_the_usual_way(exchange.pieces)
+            self._go_the_usual_way([])  # what was read is of no use any more
         super().connection_lost(exc)
 
     def _go_the_usual_way(self, pieces: list[bytes]) -> None:
