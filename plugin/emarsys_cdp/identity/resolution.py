@@ -211,7 +211,12 @@ class _Resolving:
     def _by_device(self) -> str | None:
         """Step 3: the profile of the anonymousId, unless something says that it is of another person."""
         pid = self._picture.holder(self._entry.names[ANON])
-        return pid if pid is not None and self._fits(pid) else None
+        if pid is None or not self._fits(pid):
+            return None
+        record, ids = self._picture.records[pid], self._entry.ids
+        tells = ids.user is not None or ids.key is not None
+        known = record.user is not None or record.key is not None
+        return None if self._entry.policy.stitch == "strict" and tells and known else pid
 
     def _previous(self, previous: Previous) -> None:
         """Let the previousId of an alias call point at the person too, or merge its profile (semantics 1.6)."""
