@@ -185,7 +185,11 @@ def nothing_survives_erasure(
 
 
 def a_redelivery_at_once_changes_nothing(make: Make, document: Document, steps: Sequence[Step]) -> None:
-    """P1 for profiles: a call that comes twice in a row has the effect of one, conflicts or not."""
+    """
+    P1 for profiles: a call that comes twice in a row has the effect of one, conflicts or not.
+
+    For timelines without aliases, or without devices that leave for the limit: the alias brings such a device back.
+    """
     once, twice = make(document), make(document)
     for step in steps:
         first_result = do(once, step)

@@ -117,7 +117,8 @@ async def _read_users(settings: Settings) -> tuple[ShownUser, ...]:
     """Read the users table from the store, the person that was seen first at the top."""
     store = RedisStore(EmbeddedServer(settings.data_dir / "valkey").url)
     try:
-        records = [unpack(stored)[1] async for _, stored in store.scan()]
+        found = [unpack(stored)[1] async for _, stored in store.scan()]
+        records = [record for record in found if not record.isolate and record.redirect is None]
     finally:
         await store.close()
     return tuple(shown_user(record) for record in sorted(records, key=lambda record: record.first_seen))

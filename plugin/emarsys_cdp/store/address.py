@@ -28,11 +28,11 @@ def read_address(url: str) -> Address:
 
     """
     try:
-        parts = urlsplit(url)
-        tls = ssl.create_default_context() if parts.scheme in {"rediss", "rediss+sentinel"} else None
-        if parts.scheme in {"redis+sentinel", "rediss+sentinel"}:
-            return _by_sentinels(parts, tls)
-        return _of_server(url, parts, tls)
+        scheme, _, rest = url.partition("://")
+        tls = ssl.create_default_context() if scheme in {"rediss", "rediss+sentinel"} else None
+        if scheme in {"redis+sentinel", "rediss+sentinel"}:
+            return _by_sentinels(rest, tls)
+        return _of_server(url, urlsplit(url), tls)
     except ValueError:
         raise StopAndFix(
             "EMARSYS_CDP_REDIS_URL is none: write redis://host:6379/0, rediss://host:6379/0, unix:///path/to/socket or "
@@ -51,12 +51,17 @@ def _of_server(url: str, parts: SplitResult, tls: ssl.SSLContext | None) -> Addr
     return Address(**known, database=int(found.get("db", 0)), tls=tls)
 
 
-def _by_sentinels(parts: SplitResult, tls: ssl.SSLContext | None) -> Address:
-    """Read `user:password@host:port,host:port/name/database`; the credentials are for all of the servers."""
-    credentials, _, hosts = parts.netloc.rpartition("@")
+def _by_sentinels(rest: str, tls: ssl.SSLContext | None) -> Address:
+    """
+    Read `user:password@host:port,host:port/name/database`; the credentials are for all of the servers.
+
+    It is taken apart here: urlsplit of some versions of Python 3.11 refuses brackets behind a first host.
+    """
+    servers, _, path = rest.partition("/")
+    credentials, _, hosts = servers.rpartition("@")
     user, colon, password = credentials.partition(":")
-    name, _, database = parts.path.strip("/").partition("/")
-    if not _MASTER.fullmatch(name) or not (database or "0").isdigit() or parts.query or parts.fragment:
+    name, _, database = path.strip("/").partition("/")
+    if not _MASTER.fullmatch(name) or not (database or "0").isdigit():
         raise ValueError
     common = Address(username=unquote(user) or None, password=unquote(password) if colon else None, tls=tls)
     places = [urlsplit(f"//{host}") for host in hosts.split(",")]
