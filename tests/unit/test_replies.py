@@ -224,7 +224,7 @@ def test_no_row_is_reported_as_anothers(batch: tuple[Request, Json, list[str], s
         elif isinstance(outcome, Delivered):
             assert request.path == "contact/delete"  # the contact was not there: it is gone
             assert "nothing to delete" in outcome.note
-        if plain and not {"<NO_KEY_ID>", "key", "errorCode", "errorMsg"} & set(keys):  # those names leave room for doubt
+        if plain and not {"<NO_KEY_ID>", "key", "errorCode", "errorMsg"} & set(keys):  # those leave room for doubt
             assert isinstance(outcome, Delivered if key not in failed else (Dropped, Delivered))
     assert all(keys[row] in failed for row in verdict.missing)
 
