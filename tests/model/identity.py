@@ -124,8 +124,8 @@ class Model:
         )
 
     def _take(self, call: Call) -> str:
-        if call.is_alias and (call.ids.user is None or call.ids.previous is None):
-            # Chosen: it is then a call like any other, of whom else it names.
+        if call.is_alias and (None in (call.ids.user, call.ids.previous) or call.ids.user == call.ids.previous):
+            # Chosen: it links nobody, and is a call like any other, of whom else it names.
             self.met.add("alias_incomplete")
         if (call.ids.user, call.ids.key, call.ids.anon) == (None, None, None):
             self.met.add("unidentifiable")
@@ -196,10 +196,9 @@ class Model:
             return profile
         if owner is None:
             return self._point(profile, previous)
-        if owner.user is None and compatible(owner, profile.user, profile.key):
+        known = owner.user is not None
+        if self.rules.alias_merge_known if known else compatible(owner, profile.user, profile.key):
             return self._merge(profile, owner) or profile
-        if owner.user is not None and self.rules.alias_merge_known:
-            return self._merge(profile, owner, user=profile.user) or profile
         # Chosen: a profile with another key but no user is no less another person than a known user.
         self.met.add("alias_refused")
         return profile
@@ -322,9 +321,9 @@ class Model:
             self.isolates[identifier].isolate = True
         return self.isolates[identifier]
 
-    def _merge(self, one: Profile, other: Profile, user: str | None = None) -> Profile | None:
+    def _merge(self, one: Profile, other: Profile) -> Profile | None:
         """
-        1.4: make two profiles one, which has the name *user* if both have one; None when the limit refuses it.
+        1.4: make two profiles one, which has the user of the one that stays; None when the limit refuses it.
 
         *Chosen*: `merges` is how many profiles went into one, so that it does not depend on the order of merges.
         """
@@ -333,7 +332,7 @@ class Model:
             self.met.add("merge_limit")
             return None
         stays, goes = sorted((one, other), key=rank)
-        stays.user = user or stays.user or goes.user
+        stays.user = stays.user or goes.user
         stays.merges, stays.merged_from = merges, stays.merged_from | goes.merged_from | {goes.pid}
         stays.first_seen = min(stays.first_seen, goes.first_seen)
         stays.last_seen = max(stays.last_seen, goes.last_seen)

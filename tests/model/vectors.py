@@ -25,6 +25,7 @@ class Vector:
     document: Mapping[str, Json]
     steps: tuple[Step, ...]
     results: tuple[str | None, ...]
+    until: int
     expect: Mapping[str, Json]
 
 
@@ -57,6 +58,7 @@ def read(file: Path) -> list[Vector]:
             document=row["config"] if "config" in row else content["configs"][row["use"]],
             steps=tuple(step_of(line) for line in row["timeline"]),
             results=tuple(line.get("result") for line in row["timeline"]),
+            until=offset(row["until"]),
             expect=row["expect"],
         )
         for row in content["vectors"]
@@ -67,6 +69,8 @@ def outcome(make: Make, vector: Vector) -> dict[str, Any]:
     """Return what a users table makes of a vector, in the form of its `expect`, with the results that it names."""
     table = make(vector.document)
     results = [do(table, step) for step in vector.steps]
+    # A users table has no clock of its own: the erasure of somebody unknown tells it how late it is.
+    do(table, Erase("anon", "somebody unknown", "delete", vector.until))
     return {
         "results": [result if wanted else None for result, wanted in zip(results, vector.results, strict=True)],
         "profiles": table.profiles(),

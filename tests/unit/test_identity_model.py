@@ -18,7 +18,7 @@ QUIET = timelines.Names(odd=False)
 
 CASES = [
     vector
-    for name in ("vectors.json", "identity.json")
+    for name in ("vectors.json", "examples.json", "identity.json")
     for vector in read(VECTORS / name)
     if any(vector.results) or any(part in vector.expect for part in ABOUT)
 ]
