@@ -20,6 +20,8 @@ from tests.model.vectors import ORIGIN
 
 MINUTE, DAY = UNITS["m"], UNITS["d"]
 TYPES = ("page", "screen", "identify", "track", "group")
+NEEDED: Mapping[str, Mapping[str, Json]] = {"track": {"event": "Seen"}, "group": {"groupId": "g1"}}
+"""What a call of a type has to have besides."""
 
 GAPS = (0, 0, MINUTE, 30 * MINUTE)
 """Between two arrivals."""
@@ -99,7 +101,7 @@ def message(
     values: Sequence[tuple[str, str, Json]] = (),
 ) -> dict[str, Json]:
     """Return a call. `ids` has `userId`, `anonymousId`, `previousId` and `email` as far as there are any."""
-    made: dict[str, Json] = {"type": kind, "timestamp": iso(time)}
+    made: dict[str, Json] = {"type": kind, "timestamp": iso(time), **NEEDED.get(kind, {})}
     made |= {"messageId": mid} if mid is not None else {}
     made |= {name: value for name, value in ids.items() if value is not None and name != "email"}
     if ids.get("email") is not None:
