@@ -14,8 +14,9 @@ from msgspec import Struct
 from tests.service.test_upstream import head, listening
 from tests.support.app import BATCH, PROCESSOR, ROUTER, Clock, answers, host_of
 from tests.support.requests import OAUTH_KEY, call, processor_request, router_request
-from tests.support.world import TOKEN, make_service
+from tests.support.world import SECRET, TOKEN, make_service
 
+from emarsys_cdp.secrets import Seal, derive
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.memory import MemoryStore
@@ -231,6 +232,9 @@ def test_a_token_of_another_secret_is_not_read() -> None:
     asyncio.run(run())
 
     assert endpoint.asked == 2
+    seal = Seal(derive(SECRET, "seal"), bytes)
+    opened = [plain for name, sealed in store.kept.items() if (plain := seal.open(sealed, name)) is not None]
+    assert sum(TOKEN.encode() in plain for plain in opened) == 2
     assert not any(TOKEN.encode() in sealed for sealed in store.kept.values())
 
 

@@ -209,6 +209,10 @@ def batches(draw: st.DrawFn) -> tuple[Request, Json, list[str], set[str], bool]:
     return kind(keys), data, keys, failed, plain
 
 
+PARTS_OF_ERRORS = {"key", "errorCode", "errorMsg"}
+"""Members of an error in an array of errors."""
+
+
 @given(batches())
 @settings(deadline=None, database=None, max_examples=300)
 def test_no_row_is_reported_as_anothers(batch: tuple[Request, Json, list[str], set[str], bool]) -> None:
@@ -224,8 +228,11 @@ def test_no_row_is_reported_as_anothers(batch: tuple[Request, Json, list[str], s
         elif isinstance(outcome, Delivered):
             assert request.path == "contact/delete"  # the contact was not there: it is gone
             assert "nothing to delete" in outcome.note
-        if plain and not {"<NO_KEY_ID>", "key", "errorCode", "errorMsg"} & set(keys):  # those leave room for doubt
-            assert isinstance(outcome, Delivered if key not in failed else (Dropped, Delivered))
+        if plain and "<NO_KEY_ID>" not in failed:
+            certain = Delivered if key not in failed else (Dropped, Delivered)
+            # In an array a contact that is called like a part of an error may be that part: it is sent again.
+            doubtful = isinstance(data["errors"], list) and bool(PARTS_OF_ERRORS & set(keys))
+            assert isinstance(outcome, certain) or (doubtful and isinstance(outcome, Retry))
     assert all(keys[row] in failed for row in verdict.missing)
 
 
