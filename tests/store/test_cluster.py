@@ -250,8 +250,11 @@ def test_slots_that_the_servers_move_themselves(cluster: Cluster) -> None:
 def test_nodes_that_do_not_agree(cluster: Cluster, source: Node, target: Node) -> None:
     """Two nodes that each say for a moment that the other one has a slot are given the time to agree."""
 
+    agreeing = Event()
+
     def agree() -> None:
         time.sleep(0.2)
+        agreeing.set()
         target.ask("CLUSTER", "SETSLOT", SLOT, "NODE", target.name)
 
     async def use(store: Store) -> Any:
@@ -261,7 +264,7 @@ def test_nodes_that_do_not_agree(cluster: Cluster, source: Node, target: Node) -
         source.ask("CLUSTER", "SETSLOT", SLOT, "NODE", target.name)
         agreement = asyncio.create_task(asyncio.to_thread(agree))
         try:
-            return await store.read_rows(ROWS), agreement.done()
+            return await store.read_rows(ROWS), agreeing.is_set()
         finally:
             await agreement
             cluster.move_slot(SLOT, target, source)
