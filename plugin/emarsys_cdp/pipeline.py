@@ -66,9 +66,10 @@ class Outgoing(Struct, frozen=True):
     left_out: str = ""
 
 
-class Subject(Struct, frozen=True):
-    """Whom a call's actions are about: the key of each action in order, and the person's profile (None: unknown)."""
+class Subject(Struct, frozen=True, gc=False):
+    """A call and whom its actions are about: their keys in order, and the person's profile (None: unknown)."""
 
+    call: Call
     keys: tuple[str, ...]
     pid: str | None
 
@@ -265,9 +266,14 @@ def _previous(space: CompiledSpace, call: Call, namer: Namer) -> Previous:
 def _subjects(
     calls: Sequence[Call], actions: Sequence[tuple[int, tuple[Action, ...]]], profiles: Sequence[Profile | None]
 ) -> dict[int, Subject]:
-    """Return whom each call with actions is about."""
-    pids = {call.index: None if profile is None else profile.id for call, profile in zip(calls, profiles, strict=True)}
-    return {index: Subject(tuple([action.key for action in of_call]), pids[index]) for index, of_call in actions}
+    """Return whom each call with actions is about; the actions are in the order of the calls."""
+    subjects: dict[int, Subject] = {}
+    of_calls = zip(calls, profiles, strict=True)
+    for index, of_call in actions:
+        call, profile = next(one for one in of_calls if one[0].index == index)
+        keys = (of_call[0].key,) if len(of_call) == 1 else tuple([action.key for action in of_call])
+        subjects[index] = Subject(call, keys, None if profile is None else profile.id)
+    return subjects
 
 
 def _outcome(decision: Refused | Filtered | Postponed | None) -> str:

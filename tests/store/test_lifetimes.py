@@ -125,7 +125,7 @@ def test_all_rows_can_be_gone_through(make_store: MakeStore) -> None:
 
     async def use(store: Store) -> set[tuple[str, bytes]]:
         await store.claim([Claim(letter * 24, None, b"s") for letter in "ABC"])
-        await store.keep("D" * 24, b"kept", 100)
+        await store.keep({"D" * 24: b"kept"}, 100)
         return {one async for one in store.scan_rows()}
 
     assert on(make_store, use) == {(letter * 24, b"s") for letter in "ABC"}

@@ -115,7 +115,7 @@ def test_what_is_permanent(valkey_url: str, shared_client: redis.Redis) -> None:
     async def use(store: RedisStore) -> None:
         await store.commit([Commit(PID, 0, RECORD)])
         await store.claim([Claim(ROW, None, b"s")])
-        await store.keep(ROW, b"sealed", 50)
+        await store.keep({ROW: b"sealed"}, 50)
 
     on(valkey_url, use)
 
@@ -165,7 +165,7 @@ def test_refused_writes(server: EmbeddedServer, client: redis.Redis, reason: str
         with pytest.raises(StoreUnavailable, match=reason):
             await store.claim([Claim(ROW, None, b"s")])
         with pytest.raises(StoreUnavailable, match=reason):
-            await store.keep(ROW, b"sealed", 60)
+            await store.keep({ROW: b"sealed"}, 60)
         between = await store.read_records([PID, "CCCCCCCCCCCC"]), await store.read_rows([ROW]), client.dbsize()
         client.replicaof("NO", "ONE")
         client.config_set("maxmemory", 0)

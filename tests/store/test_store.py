@@ -227,7 +227,7 @@ def test_rows_and_records_do_not_meet(make_store: MakeStore) -> None:
     async def use(store: Store) -> Any:
         await store.claim([Claim(PID, None, b"s")])
         await store.commit([Commit(PID, 0, stored(1))])
-        await store.keep(PID, b"kept", 60)
+        await store.keep({PID: b"kept"}, 60)
         await store.swap_cell(PID, None, b"cell")
         await store.lease([PID], "holder", 60_000)
         rows, records = await store.read_rows([PID]), await store.read_records([PID])
@@ -252,9 +252,9 @@ def test_kept(make_store: MakeStore) -> None:
     plain = bytes(range(256)) * 40
 
     async def use(store: Store) -> Any:
-        await store.keep(ROW, b"first", 60)
-        await store.keep(ROW, plain, 60)
-        await store.keep(PID, b"", 60)
+        await store.keep({ROW: b"first"}, 60)
+        await store.keep({ROW: plain}, 60)
+        await store.keep({PID: b""}, 60)
         return [await store.read_kept(name) for name in (ROW, PID, NOT_THERE)]
 
     assert on(make_store, use) == [plain, b"", None]
@@ -307,7 +307,7 @@ def test_scan(make_store: MakeStore, count: int) -> None:
     async def use(store: Store) -> list[tuple[str, bytes]]:
         await store.commit([Commit(pid, 0, stored(1, pid), stub=len(pid) % 2 == 0) for pid in every])
         await store.claim([Claim(name, None, b"s") for name in names(20, 18)])
-        await store.keep(ROW, b"sealed", 60)
+        await store.keep({ROW: b"sealed"}, 60)
         return [found async for found in store.scan()]
 
     found = on(make_store, use)

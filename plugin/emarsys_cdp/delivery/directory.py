@@ -59,7 +59,7 @@ class Directory:
         if (space, credentials) in self._known:
             return
         sealed = self._seal.close(msgspec.msgpack.encode(_packed(credentials)), self._name(space))
-        await self._store.keep(self._name(space), sealed, KEPT_SECONDS)
+        await self._store.keep({self._name(space): sealed}, KEPT_SECONDS)
         await self._cells.change(self._user(credentials), lambda known: (_with(known, space), None))
         if len(self._known) > MAX_KNOWN:
             self._known.clear()

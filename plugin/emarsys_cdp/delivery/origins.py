@@ -7,30 +7,29 @@ from collections.abc import Callable, Mapping, Sequence
 from emarsys_cdp.delivery.pairing import Pairing
 from emarsys_cdp.delivery.parcel import RowOrigin
 from emarsys_cdp.pipeline import Outgoing, Subject
-from emarsys_cdp_hooks import Call
 
 
 def pairings_of(
     outgoing: Outgoing,
-    calls: Mapping[int, Call],
-    jobs: Mapping[int, int],
     subjects: Mapping[int, Subject],
+    jobs: Mapping[int, int],
     name: Callable[[Sequence[int], str, str, Sequence[str]], str],
 ) -> list[tuple[str, Pairing]]:
     """
     Return the pairing of each request of an outgoing, with its name.
 
-    *calls*, *jobs* (the host's numbers) and *subjects* are by the calls' index; *name* makes a name of jobs, method,
-    address and the keys of the rows. There is none when an extension has built requests of other numbers of actions;
+    *subjects* and *jobs* (the host's numbers) are by the calls' index; *name* makes a name of jobs, method, address
+    and the keys of the rows. There is none when an extension has built requests of other numbers of actions;
     where one has built other rows, they have another name and are not found.
     """
     if any(len(subjects[index].keys) != len(outgoing.requests) for index in outgoing.calls):
         return []
     numbers = [jobs[index] for index in outgoing.calls]
+    sources = [(subjects[index], jobs[index]) for index in outgoing.calls]
     named: list[str] = []
     found: list[tuple[str, Pairing]] = []
     for position, request in enumerate(outgoing.requests):
-        rows = _rows(position, [(calls[one], jobs[one], subjects[one]) for one in outgoing.calls])
+        rows = _rows(position, sources)
         of_request = name(numbers, request.method, request.url, list(rows))
         more = position < len(outgoing.requests) - 1
         found.append((of_request, Pairing(tuple(rows.values()), tuple(named), more)))
@@ -38,10 +37,11 @@ def pairings_of(
     return found
 
 
-def _rows(position: int, sources: Sequence[tuple[Call, int, Subject]]) -> dict[str, RowOrigin]:
+def _rows(position: int, sources: Sequence[tuple[Subject, int]]) -> dict[str, RowOrigin]:
     """Return the rows of the *position*-th request by their keys; the calls of one contact share a row."""
     found: dict[str, RowOrigin] = {}
-    for call, job, subject in sources:
+    for subject, job in sources:
+        call = subject.call
         key, version = subject.keys[position], (call.event_time, call.message_id)
         known = found.get(key)
         found[key] = (

@@ -83,7 +83,9 @@ class Pairings:
         self._clock = clock
         self._uses: dict[str, _Use] = {}
         self._look_again: dict[str, int] = {}
-        self._writing: dict[str, tuple[Pairing, asyncio.Task[None]]] = {}
+        self._waiting: dict[str, Pairing] = {}
+        self._writing: dict[str, Pairing] = {}
+        self._writer: asyncio.Task[None] | None = None
 
     async def wanted(self, space: str) -> bool:
         """Tell whether the host of a space may ask us to deliver; raises `StoreUnavailable`."""
@@ -98,7 +100,7 @@ class Pairings:
         stored = await self._store.read_kept(self._marker(space))
         use = _decoded(stored, _Use) or self._uses.get(space) or _Use(since=now)
         if stored is None:
-            await self._store.keep(self._marker(space), msgspec.msgpack.encode(use), USE_SECONDS)
+            await self._store.keep({self._marker(space): msgspec.msgpack.encode(use)}, USE_SECONDS)
         self._uses[space], self._look_again[space] = use, now + LOOK_MILLISECONDS
         return use
 
@@ -108,7 +110,7 @@ class Pairings:
         use = self._uses.get(space) or await self._use(space, now)
         if use.delivers + MARK_MILLISECONDS <= now:
             use = self._uses[space] = _Use(use.since, delivers=now)
-            await self._store.keep(self._marker(space), msgspec.msgpack.encode(use), USE_SECONDS)
+            await self._store.keep({self._marker(space): msgspec.msgpack.encode(use)}, USE_SECONDS)
 
     def _marker(self, space: str) -> str:
         return self._namer(space, "use", "")
@@ -123,33 +125,43 @@ class Pairings:
         return self._namer(space, "request", parts.decode())
 
     def keep_soon(self, name: str, pairing: Pairing) -> None:
-        """Keep a pairing without waiting for it: where it is not kept, the request's jobs come one by one."""
-        self._writing[name] = pairing, asyncio.create_task(self._keep(name, pairing))
+        """
+        Keep a pairing without waiting for it: where it is not kept, the request's jobs come one by one.
+
+        Those of all requests that are answered while others are being written are written together.
+        """
+        self._waiting[name] = pairing
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())
 
     async def finish(self) -> None:
         """Wait for what is being kept."""
-        await asyncio.gather(*[task for _, task in self._writing.values()])
+        if self._writer is not None:
+            await self._writer
 
-    async def _keep(self, name: str, pairing: Pairing) -> None:
-        try:
-            await self.keep(name, pairing)
-        except StoreUnavailable as error:
-            _log.warning("rows_not_kept", reason=str(error))
-        finally:
-            self._writing.pop(name, None)
+    async def _write(self) -> None:
+        while self._waiting:
+            self._writing, self._waiting = self._waiting, {}
+            try:
+                encode = msgspec.msgpack.encode
+                await self._store.keep({name: encode(one) for name, one in self._writing.items()}, KEPT_SECONDS)
+            except StoreUnavailable as error:
+                _log.warning("rows_not_kept", requests=len(self._writing), reason=str(error))
+            self._writing = {}
 
-    async def keep(self, name: str, pairing: Pairing, seconds: int = KEPT_SECONDS) -> None:
+    async def keep(self, name: str, pairing: Pairing, seconds: int) -> None:
         """Keep a pairing; raises `StoreUnavailable`."""
-        await self._store.keep(name, msgspec.msgpack.encode(pairing), seconds)
+        await self._store.keep({name: msgspec.msgpack.encode(pairing)}, seconds)
 
     async def find(self, name: str) -> Pairing | None:
         """Return a pairing, None when there is none (any more); raises `StoreUnavailable`."""
-        writing = self._writing.get(name)
-        return _decoded(await self._store.read_kept(name), Pairing) if writing is None else writing[0]
+        known = self._waiting.get(name) or self._writing.get(name)
+        return _decoded(await self._store.read_kept(name), Pairing) if known is None else known
 
     async def keep_verdicts(self, space: str, name: str, verdicts: Verdicts) -> None:
         """Keep what became of jobs until the last request of their output is delivered."""
-        await self._store.keep(self._namer(space, "verdicts", name), msgspec.msgpack.encode(verdicts), KEPT_SECONDS)
+        stored = {self._namer(space, "verdicts", name): msgspec.msgpack.encode(verdicts)}
+        await self._store.keep(stored, KEPT_SECONDS)
 
     async def verdicts(self, space: str, names: Sequence[str]) -> list[Verdicts]:
         """Return what became of jobs in earlier requests."""

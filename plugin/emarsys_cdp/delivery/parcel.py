@@ -10,7 +10,7 @@ Version = tuple[int, str]
 """Event time (ms since 1970 UTC) and messageId of a call: what orders the calls of a person."""
 
 
-class RowOrigin(Struct, frozen=True, array_like=True):
+class RowOrigin(Struct, frozen=True, array_like=True, gc=False):
     """
     Where a row of a request comes from.
 

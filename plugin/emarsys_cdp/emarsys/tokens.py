@@ -169,7 +169,7 @@ class Tokens:
             token = await self._fetch(credentials, left)
             self._tokens[name] = token
             sealed = self._seal.close(msgspec.msgpack.encode(token), name)
-            await self._store.keep(name, sealed, max(1, (token.ends - self._clock()) // 1000))
+            await self._store.keep({name: sealed}, max(1, (token.ends - self._clock()) // 1000))
             return token
         finally:
             client = self._hash("client", credentials.client_id)
@@ -209,7 +209,7 @@ class Tokens:
         number = (await self._refusals(credentials)).number + 1
         refusals = _Refusals(number, now + REFUSED * 1000 if number > 1 else 0)
         name = self._hash("refused", self._name(credentials))
-        await self._store.keep(name, msgspec.msgpack.encode(refusals), 2 * REFUSED)
+        await self._store.keep({name: msgspec.msgpack.encode(refusals)}, 2 * REFUSED)
 
     async def _ask(self, credentials: OAuth) -> Reply:
         user, secret = quote(credentials.client_id, safe=""), quote(credentials.secret.reveal(), safe="")

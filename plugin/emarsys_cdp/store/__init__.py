@@ -7,7 +7,7 @@ pipelined round trip and answers in the order of its arguments.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -95,8 +95,8 @@ class Store(Protocol):
         """Return bytes that workers share, None when there are none or their time is over."""
         ...
 
-    async def keep(self, name: str, content: bytes, seconds: int) -> None:
-        """Keep bytes that workers share for some seconds."""
+    async def keep(self, contents: Mapping[str, bytes], seconds: int) -> None:
+        """Keep bytes that workers share, by their names, for some seconds."""
         ...
 
     async def read_cell(self, name: str) -> bytes | None:

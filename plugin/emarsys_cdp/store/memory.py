@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from emarsys_cdp.store import Claim, Commit
 from emarsys_cdp.store.record import HEADER_BYTES, header
@@ -62,9 +62,9 @@ class MemoryStore:
         """Return bytes that workers share."""
         return self.kept.get(name)
 
-    async def keep(self, name: str, content: bytes, seconds: int) -> None:  # noqa: ARG002
+    async def keep(self, contents: Mapping[str, bytes], seconds: int) -> None:  # noqa: ARG002
         """Keep bytes that workers share, until the process ends."""
-        self.kept[name] = content
+        self.kept |= contents
 
     async def read_cell(self, name: str) -> bytes | None:
         """Return the content of a cell."""

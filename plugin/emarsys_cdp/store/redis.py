@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
 from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
@@ -82,10 +82,11 @@ class RedisStore:
         (content,) = await self._get([kept_key(name)])
         return content
 
-    async def keep(self, name: str, content: bytes, seconds: int) -> None:
+    async def keep(self, contents: Mapping[str, bytes], seconds: int) -> None:
         """Keep bytes that workers share for some seconds."""
-        key = kept_key(name)
-        await self._topology.run([key], [("SET", key, content, "EX", seconds)])
+        keys = [kept_key(name) for name in contents]
+        commands = [("SET", key, content, "EX", seconds) for key, content in zip(keys, contents.values(), strict=True)]
+        await self._topology.run(keys, commands)
 
     async def read_cell(self, name: str) -> bytes | None:
         """Return the content of a cell."""

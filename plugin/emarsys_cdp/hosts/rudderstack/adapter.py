@@ -149,10 +149,10 @@ class RudderStack:
         except StoreUnavailable as error:  # the jobs come one by one then
             _log.warning("rows_not_kept", space=space, reason=str(error))
             return
-        calls, subjects = {call.index: call for call in group.calls}, answer.subjects()
-        numbers = {index: job.jobId for index in calls if (job := jobs[index].metadata) is not None}
+        subjects = answer.subjects()
+        numbers = {index: job.jobId for index in subjects if (job := jobs[index].metadata) is not None}
         for outgoing in answer.outgoing:
-            for name, pairing in pairings_of(outgoing, calls, numbers, subjects, partial(self._pairings.name, space)):
+            for name, pairing in pairings_of(outgoing, subjects, numbers, partial(self._pairings.name, space)):
                 self._pairings.keep_soon(name, pairing)
 
     def _take(self, body: bytes, *, array: bool) -> tuple[Sequence[Job], list[_Group], Settled]:
