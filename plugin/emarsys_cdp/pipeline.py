@@ -169,7 +169,7 @@ class Pipeline:
         Why values do not fit is added to *unfit* by the call's position.
         """
         entries: list[Entry] = []
-        names, space_id = self._namer.names, space.id
+        space_id, policy = space.id, space.policy
         for call, ids, read in zip(calls, identifiers, values, strict=True):
             time, message_id = call.event_time, call.message_id
             stored: dict[str, StoredValue] = {}
@@ -178,9 +178,8 @@ class Pipeline:
                     stored[name] = StoredValue(value, time, message_id)
                 else:
                     unfit.setdefault(len(entries), []).append(value.reason)
-            of_call = names(space_id, ids.user, ids.key, ids.anon)
             previous = _previous(space, call, self._namer) if call.type == "alias" else None
-            entries.append(Entry(space_id, call.type, message_id, time, ids, of_call, stored, space.policy, previous))
+            entries.append(Entry(space_id, call.type, message_id, time, ids, stored, policy, previous))
         return entries
 
     def _decide(

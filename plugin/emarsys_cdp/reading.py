@@ -81,7 +81,7 @@ class Reading:
             if not pid or pid in self.records or pid in self.unreadable or pid in self.unfinished:
                 continue
             remembered = known.get(pid)
-            if remembered is None:
+            if remembered is None or remembered.record is None:
                 missing.append(pid)
             else:
                 self.revisions[pid], self.records[pid] = remembered.revision, remembered.record

@@ -19,7 +19,7 @@ from msgspec import Struct
 from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.one_round import Added, Round
-from emarsys_cdp.settled_round import settle
+from emarsys_cdp.settled_round import settle, tell_apart
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.worker_memory import Memory
@@ -70,6 +70,7 @@ class Rounds:
         first_revision: int | None = None,
     ) -> None:
         self._store = store
+        self._namer = namer
         self._new_pid = new_pid
         self._jitter = jitter
         self._memory = Memory()
@@ -116,10 +117,21 @@ class Rounds:
                 lost = again + _distribute(new, results, len(lost))
 
     async def _round(self, entries: list[Entry]) -> list[Added | None]:
-        results = await settle(entries, self._memory, self._revisions, self._store)
-        if results is None:
-            results = await Round(entries, self._new_pid, self._revisions, self._memory, self._merger).run(self._store)
-        return results
+        """Return the result of each entry, None for those that have to be tried again."""
+        memory, store = self._memory, self._store
+        people = memory.callers(entries)
+        if people is not None:
+            return await settle(entries, people, memory, self._revisions, store)
+        entries = [entry.named(self._namer) for entry in entries]
+        known, others = tell_apart(entries, memory)
+        results: dict[int, Added | None] = {}
+        if known:
+            settled = await settle([entries[n] for n in known], list(known.values()), memory, self._revisions, store)
+            results |= zip(known, settled, strict=True)
+        if others:
+            unsettled = Round([entries[n] for n in others], self._new_pid, self._revisions, memory, self._merger)
+            results |= zip(others, await unsettled.run(store), strict=True)
+        return [results[n] for n in range(len(entries))]
 
     def _arrived(self, room: int) -> list[_Waiting]:
         """Return the next requests that fit, whole: at least one when there is one."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.identity.picture import has_device, has_key
-from emarsys_cdp.store.keys import Names
 from emarsys_cdp.store.record import Record
 from emarsys_cdp.values.remembered import forget_oldest
+from emarsys_cdp_hooks import Identifiers
 
 MAX_OWNERS = 200_000
 """Owners of identifiers that a worker remembers; about 200 bytes each."""
@@ -18,19 +18,28 @@ MAX_OWNERS = 200_000
 MAX_RECORDS = 10_000
 """Records that a worker remembers; about 1.5 KB each."""
 
+MAX_CALLERS = 65_536
+"""Combinations of identifiers whose person a worker remembers; about 150 bytes each."""
 
-class Remembered(Struct, frozen=True, gc=False):
-    """
-    A person's record as it was stored last.
 
-    *names* are the row names of a call whose identifiers were all this person's when that was looked at last. They
-    still are: whoever takes an identifier away writes the record, which then has another revision.
-    """
+class Remembered(Struct, gc=False, eq=False):
+    """A person's record as this worker has read or written it last; None when that counts no longer."""
 
     pid: str
     revision: int
-    record: Record
-    names: Names | None = None
+    record: Record | None
+
+
+class _Caller(Struct, frozen=True, gc=False, eq=False):
+    """
+    Identifiers that were all one person's when that was looked at.
+
+    They still are as long as *person* has its record: whoever takes an identifier away writes the record.
+    """
+
+    space: str
+    ids: Identifiers
+    person: Remembered
 
 
 class Memory:
@@ -43,29 +52,56 @@ class Memory:
 
     def __init__(self, owners: int = MAX_OWNERS, records: int = MAX_RECORDS) -> None:
         self._limits = (owners, records)
+        self._callers: dict[int, _Caller] = {}
         self.owners: dict[str, str] = {}
         self.records: dict[str, Remembered] = {}
 
-    def person_of(self, entry: Entry) -> Remembered | None:
+    def callers(self, entries: Sequence[Entry]) -> list[Remembered] | None:
         """
-        Return whose a call is, when all its identifiers are remembered as one person's who has them.
+        Return whose each call is, when all of them came with identifiers that came before; None otherwise.
 
-        Whatever makes a person special is not remembered, or asks for a look at the rows.
+        Equal identifiers are the same object most of the time, so they are looked up by that: their names in the
+        store are not needed then, and not made.
         """
-        names = user, key, anon = entry.names
-        pid = self.owners.get(user or key or anon or "")
-        remembered = None if pid is None else self.records.get(pid)
-        if remembered is None or entry.previous is not None or entry.event_time <= remembered.record.erased:
+        people: list[Remembered] = []
+        known = self._callers.get
+        for entry in entries:
+            caller = known(id(entry.ids))
+            if caller is None or caller.space != entry.space or not _is_usual(entry, caller.person.record):
+                return None
+            people.append(caller.person)
+        return people
+
+    def person_of(self, entry: Entry) -> Remembered | None:
+        """Return whose a call is, when all its identifiers are remembered as one person's who has them."""
+        user, key, anon = entry.names
+        owner, ids = self.owners.get, entry.ids
+        person = self.records.get(owner(user or key or anon or "") or "")
+        record = None if person is None else person.record
+        if person is None or record is None or not _is_usual(entry, record):
             return None
-        if remembered.names is names:  # the namer gives the same tuple for the same identifiers
-            return remembered
-        owner, record, ids = self.owners.get, remembered.record, entry.ids
+        pid = person.pid
         agrees = (
             (user is None or record.user == ids.user)
             and (key is None or (owner(key) == pid and has_key(record, ids.key)))
             and (anon is None or (owner(anon) == pid and has_device(record, ids.anon)))
         )
-        return remembered if agrees else None
+        if not agrees:
+            return None
+        self._callers[id(ids)] = _Caller(entry.space, ids, person)
+        forget_oldest(self._callers, MAX_CALLERS)
+        return person
+
+    def remember(self, pid: str, revision: int, record: Record) -> None:
+        """Remember a record that was written; which calls are this person's has to be looked at anew."""
+        self.forget(pid)
+        self.records[pid] = Remembered(pid, revision, record)
+
+    def forget(self, pid: str) -> None:
+        """Forget a record, whoever holds it."""
+        person = self.records.pop(pid, None)
+        if person is not None:
+            person.record = None
 
     def learn(self, owners: Mapping[str, str | None], lost: set[str]) -> None:
         """Remember owners that were read, and forget what another worker has changed."""
@@ -75,6 +111,12 @@ class Memory:
             else:
                 self.owners.pop(name, None)
         for pid in lost:
-            self.records.pop(pid, None)
+            self.forget(pid)
         forget_oldest(self.owners, self._limits[0])
-        forget_oldest(self.records, self._limits[1])
+        for person in forget_oldest(self.records, self._limits[1]):
+            person.record = None
+
+
+def _is_usual(entry: Entry, record: Record | None) -> bool:
+    """Tell that a call is no alias, and is not from before an erasure: then the rows have nothing more to say."""
+    return record is not None and entry.previous is None and entry.event_time > record.erased

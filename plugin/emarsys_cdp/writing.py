@@ -16,7 +16,7 @@ from emarsys_cdp.store import SHARED_SECONDS, Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer, owned_by
 from emarsys_cdp.store.record import Record, header, pack, unpack
 from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row
-from emarsys_cdp.worker_memory import Memory, Remembered
+from emarsys_cdp.worker_memory import Memory
 
 MAX_DETACHES = 20
 """Tries to take an identifier from a person whom other workers keep writing."""
@@ -153,9 +153,9 @@ class Writing:
             await self._detach(store)
         for pid, revision in written.items():
             if pid not in self.lost and not records[pid].isolate:
-                memory.records[pid] = Remembered(pid, revision, records[pid])
+                memory.remember(pid, revision, records[pid])
         for pid in self._detached:
-            memory.records.pop(pid, None)
+            memory.forget(pid)
 
     async def _commit(self, store: Store, records: Mapping[str, Record]) -> dict[str, int]:
         """Write records by compare-and-set on the revisions known; return the new revision of those written."""

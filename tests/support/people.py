@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from math import ceil
 from random import Random
@@ -57,12 +57,18 @@ def call(
         "alias" if previous else "track",
         mid,
         number,
-        Identifiers(given[0], given[1], given[2]),
-        (names[0], names[1], names[2]),
+        ids_of(*given),
         read,
         policy,
         alias or None,
+        (names[0], names[1], names[2]),
     )
+
+
+@cache
+def ids_of(user: str | None, key: str | None, anon: str | None) -> Identifiers:
+    """Return identifiers; equal ones are the same object, as those that are read from calls."""
+    return Identifiers(user, key, anon)
 
 
 class Watched:

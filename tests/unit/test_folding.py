@@ -30,7 +30,7 @@ def call(
     """Return a call; *values* are what its data maps read."""
     ids = Identifiers(user, key, anon)
     read = {name: StoredValue(value, time, mid) for name, value in values.items()}
-    return Entry("dest-1", kind, mid, time, ids, (None, None, None), read)
+    return Entry("dest-1", kind, mid, time, ids, read)
 
 
 def add(record: Record | None, entry: Entry) -> Record:

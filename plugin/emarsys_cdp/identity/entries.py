@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from emarsys_cdp.store.keys import Names
+from emarsys_cdp.store.keys import Namer, Names
 from emarsys_cdp_hooks import Identifiers, StoredValue
 
 USER, KEY, ANON = 0, 1, 2
@@ -29,6 +30,8 @@ class Policy(Struct, frozen=True, gc=False):
 
 DEFAULT_POLICY = Policy()
 
+NO_NAMES: Names = (None, None, None)
+
 
 class Previous(Struct, frozen=True, gc=False):
     """The `previousId` of an alias call, and its row names as a userId and as an anonymousId."""
@@ -42,8 +45,8 @@ class Entry(Struct, frozen=True, gc=False):
     """
     One call to add to the users table.
 
-    *names* are the row names of userId, primary key and anonymousId, None where the call has none. *values* holds
-    what the data maps read. *previous* is what an alias call names beside its userId.
+    *values* holds what the data maps read. *previous* is what an alias call names beside its userId. *names* are the
+    row names of userId, primary key and anonymousId, None where the call has none; they are made when they are needed.
     """
 
     space: str
@@ -51,10 +54,15 @@ class Entry(Struct, frozen=True, gc=False):
     message_id: str
     event_time: int
     ids: Identifiers
-    names: Names
     values: Mapping[str, StoredValue]
     policy: Policy = DEFAULT_POLICY
     previous: Previous | None = None
+    names: Names = NO_NAMES
+
+    def named(self, namer: Namer) -> Entry:
+        """Return the call with its row names."""
+        ids = self.ids
+        return replace(self, names=namer.names(self.space, ids.user, ids.key, ids.anon))
 
     def all_names(self) -> Iterator[str]:
         """Yield the names of all rows that the call is about."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
-def forget_oldest(known: dict[Any, Any], limit: int) -> None:
+def forget_oldest(known: dict[Any, T], limit: int) -> list[T]:
     """
-    Keep a dictionary at *limit* entries; what was added first goes.
+    Keep a dictionary at *limit* entries; what was added first goes, and is returned.
 
     A tenth goes at a time: a dictionary that loses its first entry again and again is looked through from its
     beginning each time. Reading costs half of what it costs with `functools.lru_cache`, which moves what is read.
     """
-    if len(known) > limit:
-        for name in list(islice(known, len(known) - limit + limit // 10)):
-            del known[name]
+    if len(known) <= limit:
+        return []
+    return [known.pop(name) for name in list(islice(known, len(known) - limit + limit // 10))]
