@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from emarsys_cdp.values.times import parse_time
+from emarsys_cdp.values.times import parse_time, parse_usual_time
 from emarsys_cdp_hooks import Call
 
 TYPES = ("identify", "track", "page", "screen", "group", "alias")
@@ -29,7 +29,7 @@ _canonical = msgspec.json.Encoder(order="deterministic")
 def make_call(index: int, message: Mapping[str, Any], arrival: int) -> Call:
     """Return the call of a message. *arrival* is in milliseconds since 1970 and never that of a retry."""
     kind, given, text = message.get("type"), message.get("messageId"), message.get("timestamp")
-    time = parse_time(text) if type(text) is str else None
+    time = parse_usual_time(text) if type(text) is str else None
     return Call(
         index=index,
         type=kind if kind in TYPES else kind.strip().lower() if isinstance(kind, str) else "",

@@ -42,14 +42,33 @@ Calls: TypeAlias = Sequence[tuple[int, tuple[Action, ...]]]
 @hookimpl(trylast=True)
 def emarsys_cdp_build_requests(space: Space, actions: Calls, merge: bool) -> list[Delivery]:  # noqa: ARG001
     """Build the Emarsys requests of the calls' actions."""
+    if merge and _is_one_upsert(actions):
+        return _deliveries(actions)
     groups: dict[tuple[Address, ...], list[tuple[int, tuple[Action, ...]]]] = {}
     for number, (index, of_call) in enumerate(actions):
         addresses = (_address(of_call[0]),) if len(of_call) == 1 else tuple([_address(action) for action in of_call])
         groups.setdefault(addresses if merge else (*addresses, (number,)), []).append((index, of_call))
-    if len(groups) == 1:
-        return _deliveries(next(iter(groups.values())))
     deliveries = [delivery for group in groups.values() for delivery in _deliveries(group)]
     return sorted(deliveries, key=lambda delivery: delivery.calls[0])
+
+
+def _is_one_upsert(actions: Calls) -> bool:
+    """Tell that all calls update their contacts in the same way, and do nothing else: most batches."""
+    first = actions[0][1][0] if actions else None
+    if type(first) is not UpsertContact:
+        return False
+    key_field, create, list_id = first.key_field, first.create, first.list_id
+    for _, of_call in actions:
+        action = of_call[0]
+        if (
+            len(of_call) != 1
+            or type(action) is not UpsertContact
+            or action.key_field != key_field
+            or action.create != create
+            or action.list_id != list_id
+        ):
+            return False
+    return True
 
 
 def _address(action: Action) -> Address:
@@ -92,7 +111,10 @@ def _end_by_count(group: Calls, start: int) -> int:
 
 def _cut_by_size(group: Calls) -> list[Delivery]:
     """Return one delivery, or those of both halves when a body is too large."""
-    requests = tuple([_request(actions) for actions in zip(*[of_call for _, of_call in group], strict=True)])
+    if len(group[0][1]) == 1:
+        requests: tuple[Request, ...] = (_request([of_call[0] for _, of_call in group]),)
+    else:
+        requests = tuple([_request(actions) for actions in zip(*[of_call for _, of_call in group], strict=True)])
     if len(group) > 1 and any(_is_too_large(request) for request in requests):
         middle = len(group) // 2
         return _cut_by_size(group[:middle]) + _cut_by_size(group[middle:])

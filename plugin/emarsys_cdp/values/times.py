@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from emarsys_cdp.values.remembered import forget_oldest
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
 _FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
@@ -28,6 +30,32 @@ def zone(name: str) -> ZoneInfo:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError) as error:
         raise ValueError(f"{name!r} is no IANA time zone such as Europe/Berlin") from error
+
+
+_MINUTE, _SECOND = len("2025-01-06T10:00:"), len("2025-01-06T10:00:00.")
+_SECONDS = {f"{number:02d}.": number * 1000 for number in range(60)}
+_MILLISECONDS = {f"{number:03d}Z": number for number in range(1000)}
+
+MAX_MINUTES = 10_000
+"""Minutes that are remembered: a week."""
+
+_minutes: dict[str, int] = {}
+
+
+def parse_usual_time(text: str) -> int | None:
+    """Return what `parse_time` does, in half the time for what SDKs send: `2025-01-06T10:00:00.000Z`."""
+    try:
+        return _minutes[text[:_MINUTE]] + _SECONDS[text[_MINUTE:_SECOND]] + _MILLISECONDS[text[_SECOND:]]
+    except KeyError:
+        return _parse_and_remember(text)
+
+
+def _parse_and_remember(text: str) -> int | None:
+    time = parse_time(text)
+    if time is not None and text[_MINUTE:_SECOND] in _SECONDS and text[_SECOND:] in _MILLISECONDS:
+        _minutes[text[:_MINUTE]] = time - _SECONDS[text[_MINUTE:_SECOND]] - _MILLISECONDS[text[_SECOND:]]
+        forget_oldest(_minutes, MAX_MINUTES)
+    return time
 
 
 def parse_time(text: str, default_zone: tzinfo = UTC) -> int | None:

@@ -27,7 +27,7 @@ from emarsys_cdp.hosts.rudderstack.dynamic_config import resolve
 from emarsys_cdp.pipeline import Answer, Pipeline
 from emarsys_cdp.spaces import Spaces
 from emarsys_cdp.store import StoreUnavailable
-from emarsys_cdp.values.times import parse_time
+from emarsys_cdp.values.times import parse_time, parse_usual_time
 from emarsys_cdp_hooks import Call, Filtered, Postponed, Refused, RetryLater, StopAndFix
 
 _log = structlog.get_logger("emarsys_cdp.rudderstack")
@@ -41,10 +41,11 @@ Settled = dict[int, Refused | Filtered | Postponed]
 
 
 class _Group:
-    """The jobs of one request that are for the same space."""
+    """The jobs of one request that are for the same destination, and its space."""
 
-    def __init__(self, space: CompiledSpace) -> None:
+    def __init__(self, space: CompiledSpace, destination: Destination) -> None:
         self.space = space
+        self.destination = destination
         self.calls: list[Call] = []
         self.alone: set[int] = set()
 
@@ -181,6 +182,7 @@ class RudderStack:
 
         """
         groups: dict[tuple[int, int], _Group] = {}
+        group: _Group | None = None
         settled: Settled = {}
         now = self._clock()
         known: dict[int, CompiledSpace | Refused | Postponed] = {}
@@ -201,12 +203,13 @@ class RudderStack:
             if isinstance(message, str):
                 settled[job.index] = Refused(message)
                 continue
-            key = (id(space), id(destination))  # an output echoes one destination
-            group = groups.get(key)
-            if group is None:
-                group = groups[key] = _Group(space)
+            if group is None or space is not group.space or destination is not group.destination:
+                key = (id(space), id(destination))  # an output echoes one destination
+                group = groups.get(key)
+                if group is None:
+                    group = groups[key] = _Group(space, destination)
             received = metadata.receivedAt
-            arrival = None if received is None else parse_time(received)
+            arrival = None if received is None else parse_usual_time(received)
             group.calls.append(make_call(job.index, message, _arrival(message, now) if arrival is None else arrival))
             if metadata.dontBatch:
                 group.alone.add(job.index)
@@ -287,7 +290,7 @@ class RudderStack:
                 return [Answer((), {group.calls[0].index: Postponed(reason)})]
         answers: list[Answer] = []
         for call in group.calls:
-            single = _Group(group.space)
+            single = _Group(group.space, group.destination)
             single.calls = [call]
             answers += await self._process(single, merge=merge)
         return answers
