@@ -135,10 +135,10 @@ class Pipeline:
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
-        actions, left_out = _actions(accepted, decisions, added, settled)
+        actions, sources, left_out = _actions(accepted, decisions, added, settled)
         outgoing = await self._outgoing(space, actions, left_out, merge, alone)
         self._count(space, calls, identifiers, added, settled, outgoing)
-        return Answer(outgoing, settled, partial(_subjects, accepted, actions, profiles))
+        return Answer(outgoing, settled, partial(_subjects, actions, sources))
 
     def _accept(self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]) -> Sequence[Call]:
         """Return the calls that go on; what is dropped or refused is settled."""
@@ -263,13 +263,11 @@ def _previous(space: CompiledSpace, call: Call, namer: Namer) -> Previous:
 
 
 def _subjects(
-    calls: Sequence[Call], actions: Sequence[tuple[int, tuple[Action, ...]]], profiles: Sequence[Profile | None]
+    actions: Sequence[tuple[int, tuple[Action, ...]]], sources: Sequence[tuple[Call, Profile | None]]
 ) -> dict[int, Subject]:
-    """Return whom each call with actions is about; the actions are in the order of the calls."""
+    """Return whom each call with actions is about."""
     subjects: dict[int, Subject] = {}
-    of_calls = zip(calls, profiles, strict=True)
-    for index, of_call in actions:
-        call, profile = next(one for one in of_calls if one[0].index == index)
+    for (index, of_call), (call, profile) in zip(actions, sources, strict=True):
         keys = (of_call[0].key,) if len(of_call) == 1 else tuple([action.key for action in of_call])
         subjects[index] = Subject(call, keys, None if profile is None else profile.id)
     return subjects
@@ -296,9 +294,14 @@ def _actions(
     decisions: Sequence[Decision],
     added: Sequence[Added],
     settled: dict[int, Refused | Filtered | Postponed],
-) -> tuple[list[tuple[int, tuple[Action, ...]]], dict[int, str]]:
-    """Return the actions of each call that has some, and what was left out of them; the rest is settled."""
+) -> tuple[list[tuple[int, tuple[Action, ...]]], list[tuple[Call, Profile | None]], dict[int, str]]:
+    """
+    Return the actions of each call that has some, with the call and its person, and what was left out of them.
+
+    The rest is settled.
+    """
     actions: list[tuple[int, tuple[Action, ...]]] = []
+    sources: list[tuple[Call, Profile | None]] = []
     left_out: dict[int, str] = {}
     for call, decision, one in zip(calls, decisions, added, strict=True):
         if one.failure is not None:
@@ -307,9 +310,10 @@ def _actions(
             settled[call.index] = Filtered(one.filtered)
         elif isinstance(decision, tuple):
             actions.append((call.index, decision))
+            sources.append((call, one.profile))
             for action in decision:
                 if not isinstance(action, AddToList) and action.left_out:
                     left_out[call.index] = "; ".join(action.left_out)
         else:
             settled[call.index] = decision
-    return actions, left_out
+    return actions, sources, left_out

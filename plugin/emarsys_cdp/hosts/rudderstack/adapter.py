@@ -151,8 +151,8 @@ class RudderStack:
             _log.warning("rows_not_kept", space=space, reason=str(error))
             return
         subjects = answer.subjects()
-        numbers = {index: job.jobId for index in subjects if (job := jobs[index].metadata) is not None}
         for outgoing in answer.outgoing:
+            numbers = [job.jobId for index in outgoing.calls if (job := jobs[index].metadata) is not None]
             for name, pairing in pairings_of(outgoing, subjects, numbers, partial(self._pairings.name, space)):
                 self._pairings.keep_soon(name, pairing)
 
