@@ -19,8 +19,8 @@ def pairings_of(
     Return the pairing of each request of an outgoing, with its name.
 
     *subjects* are by the calls' index, *jobs* are the host's numbers of the outgoing's calls; *name* makes a name of
-    jobs, method, address and the keys of the rows. There is none when an extension has built requests of other numbers of actions;
-    where one has built other rows, they have another name and are not found.
+    jobs, method, address and the keys of the rows. There is none when an extension has built requests of other numbers
+    of actions; where one has built other rows, they have another name and are not found.
     """
     count = len(outgoing.requests)
     sources = [subjects[index] for index in outgoing.calls]
