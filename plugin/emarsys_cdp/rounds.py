@@ -22,6 +22,7 @@ from emarsys_cdp.one_round import Added, Round
 from emarsys_cdp.settled_round import settle
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.worker_memory import Memory
 
 __all__ = ["Added", "Rounds"]
@@ -58,7 +59,8 @@ class Rounds:
     The users table of all spaces, for one worker.
 
     *namer* names identifier rows, *new_pid* makes profile ids, *jitter* spreads the tries of several workers,
-    *first_revision* is a random number to count revisions from (without it, one is made of a profile id).
+    *first_revision* is a random number to count revisions from (without it, one is made of a profile id). *lifetimes*
+    tells how long the people of a space stay.
     """
 
     def __init__(
@@ -68,13 +70,14 @@ class Rounds:
         new_pid: Callable[[], str],
         jitter: Jitter,
         first_revision: int | None = None,
+        lifetimes: LifetimesOf = usual,
     ) -> None:
         self._store = store
         self._new_pid = new_pid
         self._jitter = jitter
         self._memory = Memory()
         self._revisions = count(_start(new_pid()) if first_revision is None else first_revision)
-        self._merger = Merger(store, namer, self._revisions)
+        self._merger = Merger(store, namer, self._revisions, lifetimes)
         self._queue: deque[_Waiting] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -116,7 +119,7 @@ class Rounds:
                 lost = again + _distribute(new, results, len(lost))
 
     async def _round(self, entries: list[Entry]) -> list[Added | None]:
-        results = await settle(entries, self._memory, self._revisions, self._store)
+        results = await settle(entries, self._memory, self._revisions, self._store, self._merger.lifetimes)
         if results is None:
             results = await Round(entries, self._new_pid, self._revisions, self._memory, self._merger).run(self._store)
         return results

@@ -17,6 +17,7 @@ from emarsys_cdp.identity.folding import fold
 from emarsys_cdp.one_round import UNPACKABLE, Added, find_outdated, unwritable
 from emarsys_cdp.store import Commit, Store
 from emarsys_cdp.store.keys import Names
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, pack, profile
 from emarsys_cdp.worker_memory import Memory, Remembered
 
@@ -31,7 +32,11 @@ class _Person(Struct, gc=False, eq=False):
 
 
 async def settle(
-    entries: Sequence[Entry], memory: Memory, revisions: Iterator[int], store: Store
+    entries: Sequence[Entry],
+    memory: Memory,
+    revisions: Iterator[int],
+    store: Store,
+    lifetimes: LifetimesOf = usual,
 ) -> list[Added | None] | None:
     """
     Return the result of each entry, None for those that have to be tried again.
@@ -50,7 +55,7 @@ async def settle(
     for person in persons:
         person.added = Added(profile(person.known.pid, person.record))
     changed = persons if not unchanged else [one for one in persons if one.known.pid not in unchanged]
-    await _write(changed, memory, revisions, store)
+    await _write(changed, memory, revisions, store, lifetimes)
     return [person.added for person in people]
 
 
@@ -72,7 +77,9 @@ def _recall(entries: Sequence[Entry], memory: Memory) -> list[_Person] | None:
     return people
 
 
-async def _write(persons: Sequence[_Person], memory: Memory, revisions: Iterator[int], store: Store) -> None:
+async def _write(
+    persons: Sequence[_Person], memory: Memory, revisions: Iterator[int], store: Store, lifetimes: LifetimesOf
+) -> None:
     """Write the records by compare-and-set, and remember them; who was written by others has lost."""
     commits: list[Commit] = []
     writing: list[_Person] = []
@@ -83,7 +90,8 @@ async def _write(persons: Sequence[_Person], memory: Memory, revisions: Iterator
         except UNPACKABLE as error:
             person.added = Added(None, failure=unwritable(error))
             continue
-        seconds = 0 if record.key is not None else record.lifetime
+        times = lifetimes(record.space)
+        seconds = times.reachable if record.key is not None else times.of(record)
         commits.append(Commit(known.pid, known.revision, packed, seconds=seconds))
         person.known = Remembered(known.pid, revision, record, person.names)
         writing.append(person)

@@ -15,6 +15,7 @@ from emarsys_cdp.identity.changes import identifiers
 from emarsys_cdp.merging import MAX_TRIES, Known, Merger
 from emarsys_cdp.store import Claim, Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Erasing, Record, UnreadableRecord, unpack
 from emarsys_cdp.store.rows import DELETE, OWNED, QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row, read_row
 
@@ -43,13 +44,13 @@ class UsersTable:
     """
     The people of all spaces of a store. *kind* is user, key or anon everywhere.
 
-    *revisions* counts from a random number, as a worker's do.
+    *revisions* counts from a random number, as a worker's do. *lifetimes* tells how long the people of a space stay.
     """
 
-    def __init__(self, store: Store, namer: Namer, revisions: Iterator[int]) -> None:
+    def __init__(self, store: Store, namer: Namer, revisions: Iterator[int], lifetimes: LifetimesOf = usual) -> None:
         self._store = store
         self._namer = namer
-        self._merger = Merger(store, namer, revisions)
+        self._merger = Merger(store, namer, revisions, lifetimes)
 
     async def find(self, space: str, kind: str, value: str) -> Found | None:
         """

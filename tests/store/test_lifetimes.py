@@ -12,6 +12,7 @@ from tests.support.stores import on
 
 from emarsys_cdp.store import ANONYMOUS_SECONDS, KNOWN_SECONDS, REDIRECT_SECONDS, SHARED_SECONDS, Claim, Commit, Store
 from emarsys_cdp.store.keys import owned_by, record_key, row_key
+from emarsys_cdp.store.lifetimes import Lifetimes
 from emarsys_cdp.store.record import Record, pack, unpack
 from emarsys_cdp.store.redis import RedisStore
 
@@ -48,6 +49,35 @@ def test_a_profile_stays_as_long_as_what_is_known_of_it(valkey_url: str, calls: 
     left = lifetime(valkey_url, record_key(on(lambda: RedisStore(valkey_url), use)))
 
     assert left == seconds if seconds == -1 else seconds - 60 < left <= seconds
+
+
+@pytest.mark.parametrize(
+    ("calls", "seconds"),
+    [
+        ([call(1, 0, 0, 1)], 100_000),
+        ([call(1, 1, 0, 1), call(2, 1, 0, 1)], 200_000),
+        ([call(1, 0, 1, 1), call(2, 0, 1, 1)], 300_000),
+        ([call(1, 1, 0, 1), call(2, 2, 0, 1), call(3, 1)], 200_000),
+        ([call(1, 0, 1, 1), call(2, 1, 0, 2), call(3, 1, 1)], 300_000),
+        ([call(1, 1, 0, 1, space="other")], KNOWN_SECONDS),
+    ],
+    ids=["anonymous", "known", "reachable", "after a device was shared", "merged", "another space"],
+)
+def test_a_space_has_lifetimes_of_its_own(valkey_url: str, calls: list[Any], seconds: int) -> None:
+    """However a record is written: new, by a remembered person's call, with a device taken away, merged."""
+    flush(valkey_url)
+    own = Lifetimes(100_000, 200_000, 300_000, 400_000)
+
+    async def use(store: Store) -> str:
+        one = worker(store, lifetimes=lambda space: own if space == "s" else Lifetimes())
+        for each in calls:
+            await one.add([each])
+        (pid,) = await pids_of(store, calls[:1])
+        return pid
+
+    left = lifetime(valkey_url, record_key(on(lambda: RedisStore(valkey_url), use)))
+
+    assert seconds - 60 < left <= seconds
 
 
 def test_a_redirect_and_a_shared_device_do_not_stay_for_ever(valkey_url: str) -> None:

@@ -16,6 +16,7 @@ from emarsys_cdp.identity.entries import DEFAULT_POLICY, Entry, Policy, Previous
 from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer, new_pid, owner, record_key
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, unpack
 from emarsys_cdp.store.rows import read_row
 from emarsys_cdp.users_table import UsersTable
@@ -86,9 +87,12 @@ class Watched:
         return trip
 
 
-def worker(store: Store, before: Hook | None = None, after: Hook | None = None) -> Rounds:
+def worker(
+    store: Store, before: Hook | None = None, after: Hook | None = None, lifetimes: LifetimesOf = usual
+) -> Rounds:
     """Return the rounds of a worker; the hooks are awaited around each round trip to the real store."""
-    return Rounds(cast(Store, Watched(store, before, after)), NAMER, partial(new_pid, PIDS.randbytes), lambda _: 0.0)
+    watched = cast(Store, Watched(store, before, after))
+    return Rounds(watched, NAMER, partial(new_pid, PIDS.randbytes), lambda _: 0.0, lifetimes=lifetimes)
 
 
 def people(store: Store, before: Hook | None = None) -> UsersTable:

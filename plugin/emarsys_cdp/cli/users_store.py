@@ -10,10 +10,11 @@ from emarsys_cdp.extensions import build_plugin_manager
 from emarsys_cdp.secrets import derive, secret_of_directory
 from emarsys_cdp.service.assembly import World, build_compiler
 from emarsys_cdp.settings import PREFIX, Settings
-from emarsys_cdp.spaces import DocumentFiles
+from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.users_desk import UsersDesk
 from emarsys_cdp.users_table import UsersTable
@@ -39,7 +40,8 @@ async def open_desk(settings: Settings) -> AsyncIterator[UsersDesk]:
             documents = DocumentFiles(settings.rules_dir, build_compiler(build_plugin_manager()))
             documents.refresh()
         namer = Namer(derive(secret, "identifiers"))
-        table = UsersTable(store, namer, count(world.first_revision()))
+        lifetimes = usual if documents is None else SpaceLifetimes(documents)
+        table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
         yield UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
 
 
