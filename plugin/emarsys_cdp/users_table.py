@@ -143,28 +143,6 @@ class UsersTable:
                 seen.add(pid)
                 yield Found(pid, record)
 
-    async def sweep(self) -> int:
-        """
-        Finish what was left half done, and remove the rows of people who have expired; return how many rows.
-
-        A row whose owner has no record counts as absent anyway: this only frees its memory.
-        """
-        async for pid, stored in self._store.scan():
-            try:
-                record = unpack(stored)[1]
-            except UnreadableRecord:
-                continue
-            if record.unfinished and not record.folded and not record.tombstones:
-                await self._merger.finish(pid)
-        removed = 0
-        async for name, content in self._store.scan_rows():
-            row = read_row(content)
-            if row is None or row.kind != OWNED or row.erased or row.pid is None:
-                continue
-            if await self._merger.read(row.pid) is None:
-                removed += (await self._store.claim([Claim(name, content, b"")]))[0]
-        return removed
-
     async def _row(self, name: str) -> tuple[bytes | None, Row | None]:
         (content,) = await self._store.read_rows([name])
         return content, read_row(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,12 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import redis
 from tests.support.app import ROUTER, host_of
 from tests.support.requests import call, router_request
 from tests.support.servers import flush
 from tests.support.world import SECRET, make_service
 
 from emarsys_cdp.store.embedded import EmbeddedServer
+from emarsys_cdp.store.keys import owned_by, row_key
 from emarsys_cdp.store.redis import RedisStore
 
 COMMAND: Final = Path(sysconfig.get_path("scripts")) / "emarsys-cdp"
@@ -156,6 +159,18 @@ def test_everybody_is_exported(table: Variables) -> None:
 
     assert sorted(one["userId"] for one in lines) == ["u1", "u2", "u3"]
     assert shown(table, "show", "--user", "u1") in lines
+
+
+def test_what_people_who_are_gone_have_left_is_swept(table: Variables) -> None:
+    """All spaces, whatever is set; the numbers are told."""
+    with redis.Redis.from_url(table["EMARSYS_CDP_REDIS_URL"]) as client:
+        client.set(row_key("A" * 24), owned_by("DEADDEADDEAD"))
+        first, second = shown(table, "sweep"), run(table, "sweep", "--keys-per-second", "100000")
+
+        assert (first["people"], first["removed"], first["finished"]) == (3, 1, 0)
+        assert client.get(row_key("A" * 24)) is None
+    assert (second.returncode, second.stderr) == (0, "")
+    assert re.search(r"people +3\n", second.stdout)
 
 
 def test_erasing_asks_for_the_identifier(table: Variables) -> None:

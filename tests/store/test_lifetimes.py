@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import redis
-from tests.support.people import MakeStore, call, owners, people, pids_of, table, worker
+from tests.support.people import MakeStore, call, owners, pids_of, sweeper, table, worker
 from tests.support.servers import flush
 from tests.support.stores import on
 
@@ -121,7 +121,7 @@ def test_a_sweep_removes_the_rows_of_expired_people(make_store: MakeStore) -> No
         await worker(store).add([call(1, 1, 1, 1)])
         dead = call(2, 2, 2, 2)
         await store.claim([Claim(name, None, owned_by("DEADDEADDEAD")) for name in dead.names if name])
-        removed = await people(store).sweep()
+        removed = (await sweeper(store).run()).removed
         return removed, await owners(store, [dead]), await owners(store, [call(1, 1, 1, 1)])
 
     removed, dead, alive = on(make_store, use)

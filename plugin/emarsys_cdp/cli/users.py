@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import click
 import msgspec
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from emarsys_cdp.cli.users_show import show_people, show_removed, show_user
-from emarsys_cdp.cli.users_store import open_desk
+from emarsys_cdp.cli.users_show import show_people, show_removed, show_swept, show_user
+from emarsys_cdp.cli.users_store import open_table
 from emarsys_cdp.log import configure_logging
 from emarsys_cdp.settings import read_settings
+from emarsys_cdp.sweeping import Swept
 from emarsys_cdp.users_desk import DELETE, SUPPRESS, Removed, UsersDesk
 from emarsys_cdp.users_query import WORDS
 from emarsys_cdp_hooks import DropCall, Json
@@ -166,6 +169,56 @@ def unsuppress_command(user: str | None, key: str | None, anon: str | None, spac
         click.echo(f"Calls with {WORDS[kind]} {value} are taken again.")
 
 
+@users_command.command("sweep")
+@click.option(
+    "--keys-per-second",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Go no faster than this, to leave the server to others; 0: as fast as it goes.",
+)
+@_as_json
+def sweep_command(keys_per_second: int, as_json: bool) -> None:
+    """
+    Remove what people who are gone have left, in all spaces.
+
+    A person who has not called for long disappears; rows of the identifiers are left, count as absent, and take memory.
+    A sweep removes them, and finishes merges and erasures that a crash has left half done. The service does the same by
+    itself about every six hours: by hand it is needed only to see the memory free now.
+
+    It may be ended at any moment; what was done stays done. Exit code 1 when another sweep is under way.
+    """
+    settings = read_settings(os.environ)
+
+    async def run() -> Swept:
+        async with open_table(settings) as opened:
+            total = await opened.store.size()
+            with _progress("sweeping", total) as progress:
+                return await opened.sweeper.run(keys_per_second, lambda so_far: progress(so_far.keys))
+
+    swept = asyncio.run(run())
+    if as_json:
+        _print_json(msgspec.to_builtins(swept))
+    else:
+        show_swept(swept, _console())
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on the terminal while it goes on; give what tells how far it is."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    ) as progress:
+        task = progress.add_task(what, total=max(1, total))
+        yield lambda done: progress.update(task, completed=min(done, total))
+
+
 def _remove(who: tuple[str, str], space: str | None, mode: str, yes: bool, as_json: bool) -> None:
     kind, value = who
 
@@ -208,7 +261,8 @@ def _run(space: str | None, use: Callable[[UsersDesk, str], Awaitable[T]]) -> T:
     settings = read_settings(os.environ)
 
     async def run() -> T:
-        async with open_desk(settings) as desk:
+        async with open_table(settings) as opened:
+            desk = opened.desk
             return await use(desk, space or await desk.only_space())
 
     return asyncio.run(run())

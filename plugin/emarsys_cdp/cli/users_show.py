@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emarsys_cdp.sweeping import Swept
 from emarsys_cdp.users_desk import SUPPRESS, Removed
 from emarsys_cdp.users_query import WORDS
 
@@ -114,6 +115,23 @@ def show_removed(removed: Removed, console: Console) -> None:
     console.print(Text(f"{done}: {', '.join(named)}.", "bold"))
     if removed.keys:
         console.print(Text(f"What is in Emarsys stays: delete the contact with the key {', '.join(removed.keys)}"))
+
+
+def show_swept(swept: Swept, console: Console) -> None:
+    """Print what a sweep has seen and done."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(justify="right")
+    rows = {
+        "people": swept.people,
+        "rows of identifiers": swept.rows,
+        "rows removed, of people who are gone": swept.removed,
+        "merges and erasures finished": swept.finished,
+    }
+    for name, number in rows.items():
+        table.add_row(name, f"{number:,}")
+    table.add_row("seconds", f"{swept.seconds:,.1f}")
+    console.print(table)
 
 
 def _table(*columns: str) -> Table:

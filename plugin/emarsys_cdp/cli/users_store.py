@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
+from msgspec import Struct
+
 from emarsys_cdp.extensions import build_plugin_manager
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.secrets import derive, secret_of_directory
 from emarsys_cdp.service.assembly import World, build_compiler
 from emarsys_cdp.settings import PREFIX, Settings
@@ -16,13 +19,22 @@ from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_desk import UsersDesk
 from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp_hooks import StopAndFix
 
 
+class Opened(Struct, frozen=True):
+    """The users table, opened: what answers questions about it, and what sweeps it."""
+
+    store: Store
+    desk: UsersDesk
+    sweeper: Sweeper
+
+
 @asynccontextmanager
-async def open_desk(settings: Settings) -> AsyncIterator[UsersDesk]:
+async def open_table(settings: Settings) -> AsyncIterator[Opened]:
     """
     Open the users table: that of the Redis URL, or of the data directory, also while a service runs there.
 
@@ -41,8 +53,12 @@ async def open_desk(settings: Settings) -> AsyncIterator[UsersDesk]:
             documents.refresh()
         namer = Namer(derive(secret, "identifiers"))
         lifetimes = usual if documents is None else SpaceLifetimes(documents)
+        merger = Merger(store, namer, count(world.first_revision()), lifetimes)
         table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
-        yield UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+        desk = UsersDesk(
+            table, store, namer, lambda space: None if documents is None else documents[space], world.clock
+        )
+        yield Opened(store, desk, Sweeper(store, merger, world.worker()))
 
 
 async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:

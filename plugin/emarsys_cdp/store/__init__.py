@@ -123,6 +123,22 @@ class Store(Protocol):
         """Yield the name and the content of every identifier row of all spaces, in no order."""
         ...
 
+    def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """
+        Go through everything in steps of about *step* keys, whatever they are; yield the records and rows among them.
+
+        One that is written or changes its server meanwhile may come twice or not at all.
+        """
+        ...
+
+    async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
+        """Return how long identifier rows stay, None for ever or when that is not known."""
+        ...
+
+    async def size(self) -> int:
+        """Return how many keys there are, whatever they are."""
+        ...
+
     async def ping(self) -> None:
         """Do nothing but raise `StoreUnavailable` when the store does not answer."""
         ...

@@ -105,6 +105,22 @@ class MemoryStore:
         for name, content in list(self.rows.items()):
             yield name, content
 
+    async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """Go through everything in steps."""
+        records, rows = list(self.records.items()), list(self.rows.items())
+        for start in range(0, len(records), step):
+            yield records[start : start + step], []
+        for start in range(0, len(rows), step):
+            yield [], rows[start : start + step]
+
+    async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
+        """Return that nothing is known of how long rows stay."""
+        return [None for _ in names]
+
+    async def size(self) -> int:
+        """Return how many keys there are."""
+        return len(self.records) + len(self.rows) + len(self.kept) + len(self.cells) + len(self.leases)
+
     async def ping(self) -> None:
         """Answer."""
 

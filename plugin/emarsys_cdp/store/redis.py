@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
 from emarsys_cdp.store.address import read_address
-from emarsys_cdp.store.keys import RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
+from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology
@@ -131,6 +131,32 @@ class RedisStore:
                         yield key.rsplit(":", 1)[1], content
                 if cursor == b"0":
                     break
+
+    async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """Go through everything in steps, server by server: SCAN answers a step at once, and blocks nobody."""
+        for wire in await self._topology.masters():
+            cursor: bytes = b"0"
+            while True:
+                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", PEOPLE, "COUNT", step))
+                keys = [key.decode() for key in found]
+                contents = zip(keys, await self._get(keys), strict=True)
+                there = [(*key.rsplit(":", 2)[1:], content) for key, content in contents if content is not None]
+                yield (
+                    [(name, content) for kind, name, content in there if kind == "p"],
+                    [(name, content) for kind, name, content in there if kind == "i"],
+                )
+                if cursor == b"0":
+                    break
+
+    async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
+        """Return how long identifier rows stay."""
+        keys = [row_key(name) for name in names]
+        left = await self._topology.run(keys, [("TTL", key) for key in keys])
+        return [seconds if seconds >= 0 else None for seconds in left]
+
+    async def size(self) -> int:
+        """Return how many keys there are in all servers."""
+        return sum([await self._topology.ask(wire, ("DBSIZE",)) for wire in await self._topology.masters()])
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` when a server does not answer."""
