@@ -14,7 +14,7 @@ from emarsys_cdp.document.model import Document
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.record import Record, UnreadableRecord, unpack
-from emarsys_cdp.store.rows import read_row
+from emarsys_cdp.store.rows import SHARED, Row, read_row
 from emarsys_cdp.users_query import read_identifier, reader_of
 from emarsys_cdp.users_table import KINDS, UsersTable
 from emarsys_cdp.users_view import fields_of, is_person, show_record, show_row
@@ -57,7 +57,8 @@ class UsersDesk:
     """
     Answers questions about the users table of all spaces.
 
-    *document* returns the document of a space, None when it has none; *clock* gives ms since 1970 UTC.
+    *document* returns the document of a space, None when it has none; *clock* gives ms since 1970 UTC. *looked_at* is
+    told of each record on the way through all of them.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class UsersDesk:
         namer: Namer,
         document: Callable[[str], Document | None],
         clock: Callable[[], int],
+        looked_at: Callable[[], None] = lambda: None,
     ) -> None:
         self._table = table
         self._store = store
         self._namer = namer
         self._document = document
         self._clock = clock
+        self._looked_at = looked_at
 
     async def spaces(self) -> list[str]:
         """Return the spaces that somebody is in; looks at everybody."""
@@ -117,7 +120,7 @@ class UsersDesk:
         name = self._namer(space, KINDS[kind], value)
         (content,) = await self._store.read_rows([name])
         row = read_row(content)
-        shown = None if row is None else show_row(name, kind, value, row)
+        shown = None if row is None else show_row(name, kind, value, row, await self._end(name, row))
         if shown is not None:
             return shown
         try:
@@ -125,6 +128,11 @@ class UsersDesk:
         except UnreadableRecord as error:
             raise StopAndFix(f"the person's record cannot be read: {error}") from error
         return None if found is None else show_record(found.pid, found.record, fields_of(self._document(space)))
+
+    async def _end(self, name: str, row: Row) -> int | None:
+        """Return when a row disappears that says that its identifier is nobody's."""
+        (seconds,) = await self._store.seconds_left([name]) if row.kind == SHARED else [None]
+        return None if seconds is None else self._clock() + seconds * 1000
 
     async def newest(self, space: str, limit: int) -> tuple[list[dict[str, Json]], int]:
         """Return those that were seen last, newest first, and how many people there are."""
@@ -195,6 +203,7 @@ class UsersDesk:
     async def _records(self, space: str | None) -> AsyncIterator[tuple[str, Record]]:
         """Yield the records of a space, of all spaces for None; one that cannot be read is nobody's."""
         async for pid, stored in self._store.scan():
+            self._looked_at()
             try:
                 record = unpack(stored)[1]
             except UnreadableRecord:

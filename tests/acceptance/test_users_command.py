@@ -9,6 +9,7 @@ import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -117,8 +118,13 @@ def test_a_person_is_shown_in_words(table: Variables) -> None:
 
 def test_a_shared_device_is_shown_as_such(table: Variables) -> None:
     """It is nobody's, and the words say so."""
-    assert shown(table, "show", "--anon", "tablet")["state"] == "shared"
-    assert "This anonymousId is shared: different people used it" in run(table, "show", "--anon", "tablet").stdout
+    found = shown(table, "show", "--anon", "tablet")
+    text = run(table, "show", "--anon", "tablet").stdout
+
+    assert (found["anon"], found["state"], found["users"]) == ("tablet", "shared", 2)
+    assert timedelta(88) < datetime.fromisoformat(found["until"]) - datetime.now() < timedelta(91)  # noqa: DTZ005 - days
+    assert "This anonymousId is shared: different people used it" in text
+    assert f"until {found['until']}" in " ".join(text.split())
 
 
 def test_nobody_is_an_error(table: Variables) -> None:

@@ -52,6 +52,7 @@ REMEMBERED = 2000
 MEASURED_KEYS = 2000
 """Keys of a kind whose memory is asked for."""
 
+SPACE = "2mfZ3xq4yT6uV8wX0zA1bC2dE3f"
 NAMER = Namer(b"a secret of the benchmarks")
 _random = random.Random()  # noqa: S311 - samples, no secret
 _times = count(1_764_000_000_000)
@@ -67,9 +68,8 @@ def call_of(person: int) -> Entry:
     mid = f"0b6f5a3e-58c1-4c1f-9a34-{moment % 10**12:012}"
     read = {"email": key, "first_name": f"First{moment % 977}", "last_name": f"Last{person}"}
     values = {name: StoredValue(value, moment, mid) for name, value in read.items()}
-    space = "2mfZ3xq4yT6uV8wX0zA1bC2dE3f"
-    names = (NAMER(space, "u", user), NAMER(space, "k", key), NAMER(space, "a", anon))
-    return Entry(space, "identify", mid, moment, Identifiers(user, key, anon), names, values)
+    names = NAMER.names(SPACE, user, key, anon)
+    return Entry(SPACE, "identify", mid, moment, Identifiers(user, key, anon), names, values)
 
 
 class Sized:
@@ -108,9 +108,8 @@ class Sized:
     async def remembered(self) -> Sample:
         """Measure calls of people whom the worker remembers."""
         people = [person * (self.size // REMEMBERED) for person in range(REMEMBERED)]
-        if self._known is None:
-            self._known = self.worker()
-            await self._known.add([call_of(person) for person in people])
+        self._known = self._known or self.worker()
+        await self._known.add([call_of(person) for person in people])  # other workers have had calls of some of them
         return await self._measure(self._known, [people[index % REMEMBERED] for index in range(CALLS)])
 
     async def unremembered(self) -> Sample:

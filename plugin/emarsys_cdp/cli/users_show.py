@@ -32,7 +32,8 @@ _FLAGS: Final = {
 def show_user(shown: Mapping[str, Any], kind: str, value: str, console: Console) -> None:
     """Print what an identifier names: a person, or in words what it is instead."""
     if "state" in shown:
-        console.print(Text(_STATES[shown["state"]], "yellow"))
+        until = f" It stays so until {shown['until']}, if nobody shares it again." if "until" in shown else ""
+        console.print(Text(_STATES[shown["state"]] + until, "yellow"))
         if "isolate" in shown:
             console.print(
                 Text(f"Calls that have nothing else go to profile {shown['isolate']}, which is never mailed.")
@@ -82,7 +83,7 @@ def _key(shown: Mapping[str, Any]) -> str | None:
 
 
 def _values(values: Mapping[str, Any]) -> Table:
-    table = _table("data map", "value", "since", "messageId")
+    table = _table("data map", "value", "since", "messageId", whole=("since",))
     for name, one in values.items():
         table.add_row(_plain(name), _plain(_text(one["v"])), one["te"], _plain(one["mid"]))
     return table
@@ -93,7 +94,7 @@ def show_people(people: Sequence[Mapping[str, Any]], total: int, console: Consol
     if not people:
         console.print("Nobody is in the users table of this space.")
         return
-    table = _table("anonymousId", "userId", "primary key", "last seen", "values")
+    table = _table("anonymousId", "userId", "primary key", "last seen", "values", whole=("last seen",))
     for one in people:
         more = len(one["anonymousIds"]) - 1
         anon = f"{one['anonymousId'] or '-'}" + (f" and {more} more" if more > 0 else "")
@@ -134,10 +135,11 @@ def show_swept(swept: Swept, console: Console) -> None:
     console.print(table)
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str, whole: Sequence[str] = ()) -> Table:
+    """Return a table; columns in *whole* are never broken into lines."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     return table
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
@@ -34,9 +34,11 @@ class Opened(Struct, frozen=True):
 
 
 @asynccontextmanager
-async def open_table(settings: Settings) -> AsyncIterator[Opened]:
+async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda: None) -> AsyncIterator[Opened]:
     """
     Open the users table: that of the Redis URL, or of the data directory, also while a service runs there.
+
+    *looked_at* is told of each record on the way through all of them.
 
     Raises:
         StopAndFix: there is none, or its server does not start.
@@ -56,7 +58,7 @@ async def open_table(settings: Settings) -> AsyncIterator[Opened]:
         merger = Merger(store, namer, count(world.first_revision()), lifetimes)
         table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
         desk = UsersDesk(
-            table, store, namer, lambda space: None if documents is None else documents[space], world.clock
+            table, store, namer, lambda space: None if documents is None else documents[space], world.clock, looked_at
         )
         yield Opened(store, desk, Sweeper(store, merger, world.worker()))
 
