@@ -23,6 +23,7 @@ from emarsys_cdp import __version__
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.settings import PREFIX
 from emarsys_cdp.users_desk import DELETE, MODES, SUPPRESS
+from emarsys_cdp.users_pages import NoPlace
 from emarsys_cdp.users_query import WORDS, NoIdentifier
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import Json, RetryLater, StopAndFix
@@ -193,6 +194,8 @@ def _refused(path: str, error: Exception) -> Response:
     """Return what a request is refused with; what is a fault of ours is logged."""
     if isinstance(error, Refusal):
         return _errors(error.status, error.place, str(error), error.headers)
+    if isinstance(error, NoPlace):
+        return _errors(400, "query.after", str(error))
     if isinstance(error, NoIdentifier):
         return _errors(400, error.kind, str(error))
     if isinstance(error, RetryLater):

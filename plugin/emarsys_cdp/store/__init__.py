@@ -123,6 +123,15 @@ class Store(Protocol):
         """Yield the name and the content of every identifier row of all spaces, in no order."""
         ...
 
+    async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
+        """
+        Return the records among about *size* keys from a place on, and the place after them, None at the end.
+
+        A place is `<number>.<number>`, the first one `0.0`. Somebody who is there all the time comes at least
+        once, unless the records change their servers meanwhile.
+        """
+        ...
+
     def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
         """
         Go through everything in steps of about *step* keys, whatever they are; yield the records and rows among them.

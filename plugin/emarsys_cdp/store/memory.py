@@ -105,6 +105,12 @@ class MemoryStore:
         for name, content in list(self.rows.items()):
             yield name, content
 
+    async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
+        """Return some of the records."""
+        number, _, start_at = at.partition(".")
+        start, records = int(start_at), sorted(self.records.items()) if number == "0" else []
+        return records[start : start + size], f"0.{start + size}" if start + size < len(records) else None
+
     async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
         """Go through everything in steps."""
         records, rows = list(self.records.items()), list(self.rows.items())

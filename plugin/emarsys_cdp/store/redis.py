@@ -132,6 +132,21 @@ class RedisStore:
                 if cursor == b"0":
                     break
 
+    async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
+        """Return the records among some keys: a place is the number of a server, and a cursor of its SCAN."""
+        server, _, cursor = at.partition(".")
+        number, wires = int(server), await self._topology.masters()
+        if number >= len(wires) or int(cursor) >= 2**64:
+            return [], None
+        command = ("SCAN", cursor, "MATCH", RECORDS, "COUNT", size)
+        following, found = await self._topology.ask(wires[number], command)
+        keys = [key.decode() for key in found]
+        records = zip(keys, await self._get(keys), strict=True)
+        after = f"{number}.{following.decode()}"
+        if following == b"0":
+            after = f"{number + 1}.0" if number + 1 < len(wires) else ""
+        return [(key.rsplit(":", 1)[1], record) for key, record in records if record is not None], after or None
+
     async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
         """Go through everything in steps, server by server: SCAN answers a step at once, and blocks nobody."""
         for wire in await self._topology.masters():
