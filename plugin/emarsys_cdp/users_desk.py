@@ -9,12 +9,12 @@ from typing import Final
 from msgspec import Struct
 
 from emarsys_cdp.document.model import Document
-from emarsys_cdp.store import Store
+from emarsys_cdp.store import START, Store
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.known_spaces import KnownSpaces
 from emarsys_cdp.store.record import Record, UnreadableRecord, unpack
 from emarsys_cdp.store.rows import SHARED, Row, read_row
-from emarsys_cdp.users_pages import START, STEP, Place, place_after, read_place
+from emarsys_cdp.users_pages import STEP, Place, place_after, read_place
 from emarsys_cdp.users_query import read_identifier, reader_of
 from emarsys_cdp.users_table import KINDS, UsersTable
 from emarsys_cdp.users_view import fields_of, is_person, show_record, show_row

@@ -15,13 +15,11 @@ from hashlib import blake2b
 
 from msgspec import Struct
 
+from emarsys_cdp.store import START
 from emarsys_cdp_hooks import DropCall
 
 STEP = 1000
 """Keys of one step."""
-
-START = "0.0"
-"""Where the store begins."""
 
 _WRITTEN = re.compile(r"(\d{1,4}\.\d{1,20})(?:-(\d{1,6})-([0-9a-f]{16}))?\Z", re.ASCII)
 

@@ -7,13 +7,14 @@ It works on what is stored and forgets nothing that a worker remembers: a worker
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.identity.changes import identifiers
 from emarsys_cdp.merging import MAX_TRIES, Known, Merger
-from emarsys_cdp.store import Claim, Store, StoreUnavailable
+from emarsys_cdp.store import START, Claim, Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Erasing, Record, UnreadableRecord, unpack
@@ -21,6 +22,9 @@ from emarsys_cdp.store.rows import DELETE, OWNED, QUARANTINED, SHARED, SUPPRESS,
 
 KINDS = {"user": "u", "key": "k", "anon": "a"}
 """Kinds of identifiers as people name them, and as rows do."""
+
+SAMPLE = 100
+"""Keys among which people are looked for to try the secret."""
 
 _STATES = {OWNED: "owned", SHARED: "shared", QUARANTINED: "quarantined"}
 _NAMES = {letter: kind for kind, letter in KINDS.items()}
@@ -142,6 +146,15 @@ class UsersTable:
             if not gone and pid not in seen and space in (None, record.space):
                 seen.add(pid)
                 yield Found(pid, record)
+
+    async def knows_secret(self) -> bool:
+        """Tell whether the identifiers of some of the people are found by the secret; True when there is nobody."""
+        found, _ = await self._store.step(START, SAMPLE)
+        names: list[str] = []
+        for _, stored in found:
+            with suppress(UnreadableRecord):
+                names += self._merger.names(unpack(stored)[1])
+        return not names or any(await self._store.read_rows(names))
 
     async def _row(self, name: str) -> tuple[bytes | None, Row | None]:
         (content,) = await self._store.read_rows([name])

@@ -240,6 +240,13 @@ def test_a_directory_without_a_table_stays_as_it_is(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_another_secret_is_told(table: Variables) -> None:
+    """Nobody would be found by it."""
+    text = refusal({**table, "EMARSYS_CDP_SECRET": "another secret of the tests"}, "show", "--user", "u1")
+
+    assert "the identifiers of this users table are not found by the secret: EMARSYS_CDP_SECRET" in text
+
+
 def test_an_empty_table_is_told(valkey_url: str) -> None:
     """There is no space to choose."""
     flush(valkey_url)

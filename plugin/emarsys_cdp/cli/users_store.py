@@ -41,7 +41,7 @@ async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda:
     *looked_at* is told of each record on the way through all of them.
 
     Raises:
-        StopAndFix: there is none, or its server does not start.
+        StopAndFix: there is none, its server does not start, or it was made with another secret.
 
     """
     world = World()
@@ -57,6 +57,11 @@ async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda:
         lifetimes = usual if documents is None else SpaceLifetimes(documents)
         merger = Merger(store, namer, count(world.first_revision()), lifetimes)
         table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
+        if not await table.knows_secret():
+            raise StopAndFix(
+                f"the identifiers of this users table are not found by the secret: {PREFIX}SECRET, or the file "
+                f"{settings.data_dir / 'secret'}, must be what the service has that fills it"
+            )
         desk = UsersDesk(
             table, store, namer, lambda space: None if documents is None else documents[space], world.clock, looked_at
         )

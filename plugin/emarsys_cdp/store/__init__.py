@@ -35,6 +35,10 @@ CELL_SECONDS = 90 * 24 * 3600
 """A state that workers share disappears when nobody has changed it for this long."""
 
 
+START = "0.0"
+"""The first place of `Store.step`."""
+
+
 class StoreUnavailable(RetryLater):
     """The store does not answer or refuses to write: the host keeps its calls and sends them again."""
 
@@ -127,7 +131,7 @@ class Store(Protocol):
         """
         Return the records among about *size* keys from a place on, and the place after them, None at the end.
 
-        A place is `<number>.<number>`, the first one `0.0`. Somebody who is there all the time comes at least
+        A place is `<number>.<number>`, the first one `START`. Somebody who is there all the time comes at least
         once, unless the records change their servers meanwhile.
         """
         ...
