@@ -240,6 +240,40 @@ def test_a_directory_without_a_table_stays_as_it_is(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("command", ["export", "list"])
+def test_a_full_disk_is_told(table: Variables, command: str) -> None:
+    """One line, and no success."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "users", command],
+            env={**os.environ, **table},
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LONGEST,
+        )
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "emarsys-cdp: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_who_has_seen_enough_of_an_export_is_not_told_of_it(table: Variables) -> None:
+    """As with `| head`: nothing on standard error."""
+    with subprocess.Popen(
+        [COMMAND, "users", "export"],
+        env={**os.environ, **table},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
 def test_another_secret_is_told(table: Variables) -> None:
     """Nobody would be found by it."""
     text = refusal({**table, "EMARSYS_CDP_SECRET": "another secret of the tests"}, "show", "--user", "u1")
