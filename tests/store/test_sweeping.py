@@ -50,7 +50,6 @@ def test_rows_of_people_who_are_gone_go_on_every_server(make_store: MakeStore) -
     ("content", "stays"),
     [
         (b"pDEADDEADDEAD", False),
-        (b"pDEADDEADDEAD+2", False),
         (b"pDEADDEADDEAD~1732355999000", True),
         (b"s", True),
         (b"sDEADDEADDEAD", True),
