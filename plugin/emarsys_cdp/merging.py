@@ -25,6 +25,7 @@ from emarsys_cdp.identity.changes import identifiers
 from emarsys_cdp.identity.joining import join, survivor
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, pack, unpack
 from emarsys_cdp.store.rows import OWNED, SUPPRESS, TOMBSTONE, Row, read_row
 
@@ -41,12 +42,17 @@ class Known(Struct, frozen=True, gc=False):
 
 
 class Merger:
-    """Merges and erases profiles. *revisions* gives the next revision of whatever this worker writes."""
+    """
+    Merges and erases profiles. *revisions* gives the next revision of whatever this worker writes.
 
-    def __init__(self, store: Store, namer: Namer, revisions: Iterator[int]) -> None:
+    *lifetimes* tells how long the people of a space stay.
+    """
+
+    def __init__(self, store: Store, namer: Namer, revisions: Iterator[int], lifetimes: LifetimesOf = usual) -> None:
         self._store = store
         self._revisions = revisions
         self.namer = namer
+        self.lifetimes = lifetimes
 
     async def merge(self, first: Known, second: Known) -> None:
         """
@@ -219,7 +225,8 @@ class Merger:
 
     async def _write(self, known: Known, record: Record) -> Known | None:
         revision = next(self._revisions)
-        commit = Commit(known.pid, known.revision, pack(record, revision), seconds=record.lifetime)
+        seconds = self.lifetimes(record.space).of(record)
+        commit = Commit(known.pid, known.revision, pack(record, revision), seconds=seconds)
         (done,) = await self._store.commit([commit])
         return Known(known.pid, revision, record) if done else None
 

@@ -45,6 +45,9 @@ class Metrics(Collector):
             "circuit_open",
             "1 while an API user sends nothing because Emarsys failed several times in a row, 0.5 while one tries.",
         )
+        self._sweeps = self._counter("sweep_runs", "Sweeps of the users table by how they ended.", "outcome")
+        self._swept = self._counter("sweep_done", "What sweeps have passed, removed, finished.", "what")
+        self._sweeping = Gauge(PREFIX + "sweep_running", "1 while this worker sweeps.", registry=self.registry)
         self._seconds = Histogram(
             f"{PREFIX}http_seconds", "Time to answer the host.", ("path", "status"), registry=self.registry
         )
@@ -79,6 +82,19 @@ class Metrics(Collector):
         self._used.labels(label).set(used)
         self._limit.labels(label).set(limit)
         self._circuit.labels(label).set({"open": 1.0, "half-open": 0.5}.get(circuit, 0.0))
+
+    def show_sweeping(self, running: bool) -> None:
+        """Tell whether this worker sweeps."""
+        self._sweeping.set(running)
+
+    def count_swept(self, keys: int, removed: int, finished: int) -> None:
+        """Count what a sweep has passed and done since the last time."""
+        for what, number in (("keys_passed", keys), ("rows_removed", removed), ("finished", finished)):
+            self._swept.labels(what).inc(number)
+
+    def count_sweep(self, outcome: str) -> None:
+        """Count a sweep that has ended: `whole`, or `cut_short`."""
+        self._sweeps.labels(outcome).inc()
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""

@@ -19,9 +19,10 @@ from msgspec import Struct
 from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.one_round import Added, Round
-from emarsys_cdp.settled_round import settle, tell_apart
+from emarsys_cdp.settled_round import Settler, tell_apart
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.worker_memory import Memory
 
 __all__ = ["Added", "Rounds"]
@@ -58,7 +59,8 @@ class Rounds:
     The users table of all spaces, for one worker.
 
     *namer* names identifier rows, *new_pid* makes profile ids, *jitter* spreads the tries of several workers,
-    *first_revision* is a random number to count revisions from (without it, one is made of a profile id).
+    *first_revision* is a random number to count revisions from (without it, one is made of a profile id). *lifetimes*
+    tells how long the people of a space stay.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Rounds:
         new_pid: Callable[[], str],
         jitter: Jitter,
         first_revision: int | None = None,
+        lifetimes: LifetimesOf = usual,
     ) -> None:
         self._store = store
         self._namer = namer
@@ -75,7 +78,8 @@ class Rounds:
         self._jitter = jitter
         self._memory = Memory()
         self._revisions = count(_start(new_pid()) if first_revision is None else first_revision)
-        self._merger = Merger(store, namer, self._revisions)
+        self._merger = Merger(store, namer, self._revisions, lifetimes)
+        self._settler = Settler(store, self._memory, self._revisions, lifetimes)
         self._queue: deque[_Waiting] = deque()
         self._runner: asyncio.Task[None] | None = None
 
@@ -118,19 +122,19 @@ class Rounds:
 
     async def _round(self, entries: list[Entry]) -> list[Added | None]:
         """Return the result of each entry, None for those that have to be tried again."""
-        memory, store = self._memory, self._store
+        memory = self._memory
         people = memory.callers(entries)
         if people is not None:
-            return await settle(entries, people, memory, self._revisions, store)
+            return await self._settler.settle(entries, people)
         entries = [entry.named(self._namer) for entry in entries]
         known, others = tell_apart(entries, memory)
         results: dict[int, Added | None] = {}
         if known:
-            settled = await settle([entries[n] for n in known], list(known.values()), memory, self._revisions, store)
+            settled = await self._settler.settle([entries[n] for n in known], list(known.values()))
             results |= zip(known, settled, strict=True)
         if others:
             unsettled = Round([entries[n] for n in others], self._new_pid, self._revisions, memory, self._merger)
-            results |= zip(others, await unsettled.run(store), strict=True)
+            results |= zip(others, await unsettled.run(self._store), strict=True)
         return [results[n] for n in range(len(entries))]
 
     def _arrived(self, room: int) -> list[_Waiting]:

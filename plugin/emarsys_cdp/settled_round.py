@@ -16,6 +16,7 @@ from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.identity.folding import fold
 from emarsys_cdp.one_round import UNPACKABLE, Added, find_outdated, unwritable
 from emarsys_cdp.store import Commit, Store
+from emarsys_cdp.store.lifetimes import LifetimesOf
 from emarsys_cdp.store.record import Record, pack, profile
 from emarsys_cdp.worker_memory import Memory, Remembered
 
@@ -29,22 +30,52 @@ class _Person(Struct, gc=False, eq=False):
     added: Added | None = None
 
 
-async def settle(
-    entries: Sequence[Entry], people: Sequence[Remembered], memory: Memory, revisions: Iterator[int], store: Store
-) -> list[Added | None]:
-    """Return the result of each entry, None for those that have to be tried again. *people*: whose each entry is."""
-    of_entries = _folded(entries, people)
-    persons = list(dict.fromkeys(of_entries))
-    unchanged = {one.known.pid: one.known.revision for one in persons if one.record == one.before}
-    outdated = await find_outdated(store, unchanged)
-    if outdated:
-        memory.learn({}, outdated)
-        return [None] * len(entries)
-    for person in persons:
-        person.added = Added(profile(person.known.pid, person.record))
-    changed = persons if not unchanged else [one for one in persons if one.known.pid not in unchanged]
-    await _write(changed, memory, revisions, store)
-    return [person.added for person in of_entries]
+class Settler:
+    """Runs such rounds. *revisions* are the numbers of the records it writes, *lifetimes* says how long they stay."""
+
+    def __init__(self, store: Store, memory: Memory, revisions: Iterator[int], lifetimes: LifetimesOf) -> None:
+        self._store = store
+        self._memory = memory
+        self._revisions = revisions
+        self._lifetimes = lifetimes
+
+    async def settle(self, entries: Sequence[Entry], people: Sequence[Remembered]) -> list[Added | None]:
+        """Return the result of each entry, None for those to be tried again. *people*: whose each entry is."""
+        of_entries = _folded(entries, people)
+        persons = list(dict.fromkeys(of_entries))
+        unchanged = {one.known.pid: one.known.revision for one in persons if one.record == one.before}
+        outdated = await find_outdated(self._store, unchanged)
+        if outdated:
+            self._memory.learn({}, outdated)
+            return [None] * len(entries)
+        for person in persons:
+            person.added = Added(profile(person.known.pid, person.record))
+        await self._write(persons if not unchanged else [one for one in persons if one.known.pid not in unchanged])
+        return [person.added for person in of_entries]
+
+    async def _write(self, persons: Sequence[_Person]) -> None:
+        """Write the records by compare-and-set, and remember them; who was written by others has lost."""
+        commits: list[Commit] = []
+        writing: list[tuple[_Person, int]] = []
+        for person in persons:
+            known, record, revision = person.known, person.record, next(self._revisions)
+            try:
+                packed = pack(record, revision)
+            except UNPACKABLE as error:
+                person.added = Added(None, failure=unwritable(error))
+                continue
+            times = self._lifetimes(record.space)
+            seconds = times.reachable if record.key is not None else times.of(record)
+            commits.append(Commit(known.pid, known.revision, packed, seconds=seconds))
+            writing.append((person, revision))
+        if not commits:
+            return
+        for (person, revision), done in zip(writing, await self._store.commit(commits), strict=True):
+            if done:
+                person.known.revision, person.known.record = revision, person.record
+            else:
+                self._memory.forget(person.known.pid)
+                person.added = None
 
 
 def tell_apart(entries: Sequence[Entry], memory: Memory) -> tuple[dict[int, Remembered], list[int]]:
@@ -81,27 +112,3 @@ def _folded(entries: Sequence[Entry], people: Sequence[Remembered]) -> list[_Per
         person.record = fold(person.record, entry, owns_anon=ids.anon is not None, owns_key=ids.key is not None)
         of_entries.append(person)
     return of_entries
-
-
-async def _write(persons: Sequence[_Person], memory: Memory, revisions: Iterator[int], store: Store) -> None:
-    """Write the records by compare-and-set, and remember them; who was written by others has lost."""
-    commits: list[Commit] = []
-    writing: list[tuple[_Person, int]] = []
-    for person in persons:
-        known, record, revision = person.known, person.record, next(revisions)
-        try:
-            packed = pack(record, revision)
-        except UNPACKABLE as error:
-            person.added = Added(None, failure=unwritable(error))
-            continue
-        seconds = 0 if record.key is not None else record.lifetime
-        commits.append(Commit(known.pid, known.revision, packed, seconds=seconds))
-        writing.append((person, revision))
-    if not commits:
-        return
-    for (person, revision), done in zip(writing, await store.commit(commits), strict=True):
-        if done:
-            person.known.revision, person.known.record = revision, person.record
-        else:
-            memory.forget(person.known.pid)
-            person.added = None

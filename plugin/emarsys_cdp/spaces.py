@@ -13,8 +13,10 @@ import structlog
 
 from emarsys_cdp.credentials import read_credentials
 from emarsys_cdp.document.compile import CompiledSpace, Compiler
+from emarsys_cdp.document.lifetimes import lifetimes_of
 from emarsys_cdp.document.model import DEFAULT, Document
 from emarsys_cdp.document.stock import read_stock
+from emarsys_cdp.store.lifetimes import Lifetimes, usual
 from emarsys_cdp_hooks import EmarsysCdpError, InvalidDocument, Problem, RetryLater, StopAndFix
 
 MAX_SPACES = 4096
@@ -117,6 +119,36 @@ def _stat(path: Path) -> os.stat_result | None:
         return None if path.name.startswith(".") else path.stat()
     except FileNotFoundError:
         return None
+
+
+class SpaceLifetimes:
+    """
+    How long the people of each space stay, by the documents in force.
+
+    A document that was invalid at the start takes no calls, so what is written there meanwhile stays as usual.
+    """
+
+    def __init__(self, documents: DocumentFiles) -> None:
+        self._documents = documents
+        self._generation = documents.generation
+        self._known: dict[str, Lifetimes] = {}
+
+    def __call__(self, space: str) -> Lifetimes:
+        """Return the lifetimes of a space."""
+        if self._documents.generation != self._generation or len(self._known) > MAX_SPACES:
+            self._generation = self._documents.generation
+            self._known.clear()
+        known = self._known.get(space)
+        if known is None:
+            known = self._known[space] = self._read(space)
+        return known
+
+    def _read(self, space: str) -> Lifetimes:
+        try:
+            document = self._documents[space]
+        except RetryLater:
+            document = None
+        return usual(space) if document is None else lifetimes_of(document.settings)
 
 
 class Spaces:

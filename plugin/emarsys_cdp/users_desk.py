@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from heapq import heappop, heappush
-from operator import itemgetter
 from typing import Final
 
 from msgspec import Struct
 
 from emarsys_cdp.document.model import Document
-from emarsys_cdp.store import Store
+from emarsys_cdp.store import START, Store
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.known_spaces import KnownSpaces
 from emarsys_cdp.store.record import Record, UnreadableRecord, unpack
-from emarsys_cdp.store.rows import read_row
+from emarsys_cdp.store.rows import SHARED, Row, read_row
+from emarsys_cdp.users_pages import STEP, Place, place_after, read_place
 from emarsys_cdp.users_query import read_identifier, reader_of
 from emarsys_cdp.users_table import KINDS, UsersTable
 from emarsys_cdp.users_view import fields_of, is_person, show_record, show_row
@@ -57,7 +57,8 @@ class UsersDesk:
     """
     Answers questions about the users table of all spaces.
 
-    *document* returns the document of a space, None when it has none; *clock* gives ms since 1970 UTC.
+    *document* returns the document of a space, None when it has none; *clock* gives ms since 1970 UTC. *looked_at* is
+    told of each record on the way through all of them.
     """
 
     def __init__(
@@ -67,12 +68,15 @@ class UsersDesk:
         namer: Namer,
         document: Callable[[str], Document | None],
         clock: Callable[[], int],
+        looked_at: Callable[[], None] = lambda: None,
     ) -> None:
         self._table = table
         self._store = store
         self._namer = namer
         self._document = document
         self._clock = clock
+        self._looked_at = looked_at
+        self._known_spaces = KnownSpaces(store, namer)
 
     async def spaces(self) -> list[str]:
         """Return the spaces that somebody is in; looks at everybody."""
@@ -86,13 +90,20 @@ class UsersDesk:
             UnknownSpace: there is none, or there are several.
 
         """
-        spaces = await self.spaces()
+        spaces = await self._probable_spaces()
         if len(spaces) == 1:
             return spaces[0]
         if not spaces:
             raise UnknownSpace("the users table is empty: nobody has called yet")
         more = f" and {len(spaces) - MAX_NAMED} more" if len(spaces) > MAX_NAMED else ""
         raise UnknownSpace(f"there are several spaces, name one of them: {', '.join(spaces[:MAX_NAMED])}{more}")
+
+    async def _probable_spaces(self) -> Sequence[str]:
+        """Return the spaces that calls have come for; whether it is only one is asked of some of the people as well."""
+        known = sorted(await self._known_spaces.read())
+        some, _ = await self._store.step(START, STEP)
+        others = any(record is not None and record.space not in known for _, record in map(_read, some))
+        return known if known and not others else await self.spaces()
 
     def normal(self, space: str, kind: str, value: str) -> str:
         """
@@ -117,7 +128,7 @@ class UsersDesk:
         name = self._namer(space, KINDS[kind], value)
         (content,) = await self._store.read_rows([name])
         row = read_row(content)
-        shown = None if row is None else show_row(name, kind, value, row)
+        shown = None if row is None else show_row(name, kind, value, row, await self._end(name, row))
         if shown is not None:
             return shown
         try:
@@ -125,6 +136,11 @@ class UsersDesk:
         except UnreadableRecord as error:
             raise StopAndFix(f"the person's record cannot be read: {error}") from error
         return None if found is None else show_record(found.pid, found.record, fields_of(self._document(space)))
+
+    async def _end(self, name: str, row: Row) -> int | None:
+        """Return when a row disappears that says that its identifier is nobody's."""
+        (seconds,) = await self._store.seconds_left([name]) if row.kind == SHARED else [None]
+        return None if seconds is None else self._clock() + seconds * 1000
 
     async def newest(self, space: str, limit: int) -> tuple[list[dict[str, Json]], int]:
         """Return those that were seen last, newest first, and how many people there are."""
@@ -143,22 +159,32 @@ class UsersDesk:
 
     async def page(self, space: str, after: str, limit: int) -> tuple[list[dict[str, Json]], str | None]:
         """
-        Return the people whose ids come next after *after*, and the id to go on with (None: these were the last).
+        Return the next people after a page that ended at *after*, and where this one ends (None: these were the last).
 
-        Looks at everybody, whatever the limit: the store has no order.
+        Raises:
+            NoPlace: *after* is the end of no page.
+
         """
-        kept: list[tuple[str, Record]] = []
-        async for pid, record in self._records(space):
-            if pid <= after or not is_person(record):
-                continue
-            place = bisect_left(kept, pid, key=itemgetter(0))
-            if place > limit or (place < len(kept) and kept[place][0] == pid):
-                continue
-            kept.insert(place, (pid, record))
-            del kept[limit + 1 :]
-        fields = fields_of(self._document(space))
-        shown = [show_record(pid, record, fields) for pid, record in kept[:limit]]
-        return shown, kept[limit - 1][0] if len(kept) > limit else None
+        place: Place | None = read_place(after)
+        fields, shown = fields_of(self._document(space)), list[dict[str, Json]]()
+        while place is not None:
+            people, following = await self._step(space, place.at)
+            pids = list(people)
+            done = place.left(pids)
+            if len(shown) == limit and done < len(pids):
+                return shown, str(place_after(place.at, pids[:done]))
+            end = done + limit - len(shown)
+            shown += [show_record(pid, people[pid], fields) for pid in pids[done:end]]
+            if end < len(pids):
+                return shown, str(place_after(place.at, pids[:end]))
+            place = None if following is None else Place(following)
+        return shown, None
+
+    async def _step(self, space: str, at: str) -> tuple[dict[str, Record], str | None]:
+        """Return the people of a space among those of a step, in the order of their ids, and the next step."""
+        found, following = await self._store.step(at, STEP)
+        people = {pid: record for pid, record in map(_read, found) if record is not None and record.space == space}
+        return {pid: people[pid] for pid in sorted(people) if is_person(people[pid])}, following
 
     async def everything(self, space: str) -> AsyncIterator[dict[str, Json]]:
         """Yield every record of a space: people, and where merged ones have gone."""
@@ -195,9 +221,15 @@ class UsersDesk:
     async def _records(self, space: str | None) -> AsyncIterator[tuple[str, Record]]:
         """Yield the records of a space, of all spaces for None; one that cannot be read is nobody's."""
         async for pid, stored in self._store.scan():
-            try:
-                record = unpack(stored)[1]
-            except UnreadableRecord:
-                continue
-            if space is None or record.space == space:
+            self._looked_at()
+            _, record = _read((pid, stored))
+            if record is not None and space in (None, record.space):
                 yield pid, record
+
+
+def _read(found: tuple[str, bytes]) -> tuple[str, Record | None]:
+    """Return a profile's id and record, None for one that cannot be read."""
+    try:
+        return found[0], unpack(found[1])[1]
+    except UnreadableRecord:
+        return found[0], None

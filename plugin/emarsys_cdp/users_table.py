@@ -7,19 +7,24 @@ It works on what is stored and forgets nothing that a worker remembers: a worker
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.identity.changes import identifiers
 from emarsys_cdp.merging import MAX_TRIES, Known, Merger
-from emarsys_cdp.store import Claim, Store, StoreUnavailable
+from emarsys_cdp.store import START, Claim, Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Erasing, Record, UnreadableRecord, unpack
 from emarsys_cdp.store.rows import DELETE, OWNED, QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row, read_row
 
 KINDS = {"user": "u", "key": "k", "anon": "a"}
 """Kinds of identifiers as people name them, and as rows do."""
+
+SAMPLE = 100
+"""Keys among which people are looked for to try the secret."""
 
 _STATES = {OWNED: "owned", SHARED: "shared", QUARANTINED: "quarantined"}
 _NAMES = {letter: kind for kind, letter in KINDS.items()}
@@ -43,13 +48,13 @@ class UsersTable:
     """
     The people of all spaces of a store. *kind* is user, key or anon everywhere.
 
-    *revisions* counts from a random number, as a worker's do.
+    *revisions* counts from a random number, as a worker's do. *lifetimes* tells how long the people of a space stay.
     """
 
-    def __init__(self, store: Store, namer: Namer, revisions: Iterator[int]) -> None:
+    def __init__(self, store: Store, namer: Namer, revisions: Iterator[int], lifetimes: LifetimesOf = usual) -> None:
         self._store = store
         self._namer = namer
-        self._merger = Merger(store, namer, revisions)
+        self._merger = Merger(store, namer, revisions, lifetimes)
 
     async def find(self, space: str, kind: str, value: str) -> Found | None:
         """
@@ -142,27 +147,14 @@ class UsersTable:
                 seen.add(pid)
                 yield Found(pid, record)
 
-    async def sweep(self) -> int:
-        """
-        Finish what was left half done, and remove the rows of people who have expired; return how many rows.
-
-        A row whose owner has no record counts as absent anyway: this only frees its memory.
-        """
-        async for pid, stored in self._store.scan():
-            try:
-                record = unpack(stored)[1]
-            except UnreadableRecord:
-                continue
-            if record.unfinished and not record.folded and not record.tombstones:
-                await self._merger.finish(pid)
-        removed = 0
-        async for name, content in self._store.scan_rows():
-            row = read_row(content)
-            if row is None or row.kind != OWNED or row.erased or row.pid is None:
-                continue
-            if await self._merger.read(row.pid) is None:
-                removed += (await self._store.claim([Claim(name, content, b"")]))[0]
-        return removed
+    async def knows_secret(self) -> bool:
+        """Tell whether the identifiers of some of the people are found by the secret; True when there is nobody."""
+        found, _ = await self._store.step(START, SAMPLE)
+        names: list[str] = []
+        for _, stored in found:
+            with suppress(UnreadableRecord):
+                names += self._merger.names(unpack(stored)[1])
+        return not names or any(await self._store.read_rows(names))
 
     async def _row(self, name: str) -> tuple[bytes | None, Row | None]:
         (content,) = await self._store.read_rows([name])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emarsys_cdp.document.model import DEFAULT, Document
+from emarsys_cdp.identity.resolution import MAX_USERS_OF_KEY
 from emarsys_cdp.store.record import Record
 from emarsys_cdp.store.rows import QUARANTINED, SHARED, TOMBSTONE, Row
 from emarsys_cdp.values.times import iso_time
@@ -13,6 +14,11 @@ from emarsys_cdp_hooks import Json
 
 STOCK_PREFIX: Final = "stock:"
 """A value of a space with RudderStack's stock settings is named by its Emarsys field."""
+
+
+USERS_OF_SHARED: Final = 2
+USERS_OF_QUARANTINED: Final = MAX_USERS_OF_KEY + 1
+"""People who make an identifier nobody's; who comes later is not counted (semantics 1.7)."""
 
 
 def is_person(record: Record) -> bool:
@@ -89,15 +95,17 @@ def _flags(record: Record) -> list[str]:
     return [flag for flag, is_set in flags.items() if is_set]
 
 
-def show_row(name: str, kind: str, value: str, row: Row) -> dict[str, Any] | None:
+def show_row(name: str, kind: str, value: str, row: Row, ends: int | None = None) -> dict[str, Any] | None:
     """
     Return an identifier's row that names no person: shared, quarantined, a tombstone; None for one that does.
 
-    *kind* is user, key or anon; *name* is the row's, a keyed hash of the identifier.
+    *kind* is user, key or anon; *name* is the row's, a keyed hash of the identifier. *ends* is the time (ms) when the
+    row disappears, None for never.
     """
     if row.kind in (SHARED, QUARANTINED):
-        state = "shared" if row.kind == SHARED else "quarantined"
-        return {kind: value, "state": state, **({"isolate": row.pid} if row.pid else {})}
+        state, users = ("shared", USERS_OF_SHARED) if row.kind == SHARED else ("quarantined", USERS_OF_QUARANTINED)
+        until = {} if ends is None else {"until": show_time(ends)[: len("2025-04-06")]}
+        return {kind: value, "state": state, "users": users, **until, **({"isolate": row.pid} if row.pid else {})}
     if row.kind == TOMBSTONE:
         return {"tombstone": f"hmac:{name}", "mode": row.mode, "at": show_time(row.erased)}
     return None

@@ -12,8 +12,9 @@ from emarsys_cdp.identity.folding import fold
 from emarsys_cdp.identity.picture import NOBODY, has_key
 from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, SHARE, TAKE, Change, Resolution
 from emarsys_cdp.reading import Reading
-from emarsys_cdp.store import SHARED_SECONDS, Claim, Commit, Store
+from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer, owned_by
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, header, pack, unpack
 from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row
 from emarsys_cdp.worker_memory import Memory
@@ -40,10 +41,13 @@ class Writing:
     faster, *unwritable* says why a profile cannot be stored.
     """
 
-    def __init__(self, reading: Reading, revisions: Iterator[int], namer: Namer) -> None:
+    def __init__(
+        self, reading: Reading, revisions: Iterator[int], namer: Namer, lifetimes: LifetimesOf = usual
+    ) -> None:
         self._reading = reading
         self._new_revisions = revisions
         self._namer = namer
+        self._lifetimes = lifetimes
         self._before: dict[str, Record] = {}
         self._claims: dict[str, tuple[int, set[str]]] = {}
         self._taken: list[tuple[str, str, int, str, str]] = []
@@ -168,7 +172,7 @@ class Writing:
             except UNPACKABLE as error:
                 self.unwritable[pid] = unwritable(error)
                 continue
-            commits.append(Commit(pid, expected, packed, stub, record.lifetime))
+            commits.append(Commit(pid, expected, packed, stub, self._lifetimes(record.space).of(record)))
             revisions[pid] = revision
         if not commits:
             return {}
@@ -210,7 +214,8 @@ class Writing:
             wanted = Row(SHARED, pid or None, 0, erased)
         else:
             wanted = Row(OWNED, pid, users, erased)
-        seconds = SHARED_SECONDS if wanted.kind == SHARED else 0
+        space = reading.records[next(iter(self._claims[name][1]))].space
+        seconds = self._lifetimes(space).shared if wanted.kind == SHARED else 0
         return Claim(name, reading.contents[name], wanted.content(), seconds)
 
     def _miss(self, rank: int, pids: set[str]) -> None:
@@ -294,4 +299,5 @@ class Writing:
         for rank, value, what in values:
             record = without(record, rank, value, what)
         record = replace(record, stub=False)
-        return Commit(pid, revision, pack(record, next(self._new_revisions)), seconds=record.lifetime)
+        seconds = self._lifetimes(record.space).of(record)
+        return Commit(pid, revision, pack(record, next(self._new_revisions)), seconds=seconds)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import redis
 from tests.support.app import ROUTER, host_of
 from tests.support.requests import call, router_request
 from tests.support.servers import flush
 from tests.support.world import SECRET, make_service
 
 from emarsys_cdp.store.embedded import EmbeddedServer
+from emarsys_cdp.store.keys import owned_by, row_key
 from emarsys_cdp.store.redis import RedisStore
 
 COMMAND: Final = Path(sysconfig.get_path("scripts")) / "emarsys-cdp"
@@ -114,8 +118,13 @@ def test_a_person_is_shown_in_words(table: Variables) -> None:
 
 def test_a_shared_device_is_shown_as_such(table: Variables) -> None:
     """It is nobody's, and the words say so."""
-    assert shown(table, "show", "--anon", "tablet")["state"] == "shared"
-    assert "This anonymousId is shared: different people used it" in run(table, "show", "--anon", "tablet").stdout
+    found = shown(table, "show", "--anon", "tablet")
+    text = run(table, "show", "--anon", "tablet").stdout
+
+    assert (found["anon"], found["state"], found["users"]) == ("tablet", "shared", 2)
+    assert timedelta(88) < datetime.fromisoformat(found["until"]) - datetime.now() < timedelta(91)  # noqa: DTZ005 - days
+    assert "This anonymousId is shared: different people used it" in text
+    assert f"until {found['until']}" in " ".join(text.split())
 
 
 def test_nobody_is_an_error(table: Variables) -> None:
@@ -156,6 +165,18 @@ def test_everybody_is_exported(table: Variables) -> None:
 
     assert sorted(one["userId"] for one in lines) == ["u1", "u2", "u3"]
     assert shown(table, "show", "--user", "u1") in lines
+
+
+def test_what_people_who_are_gone_have_left_is_swept(table: Variables) -> None:
+    """All spaces, whatever is set; the numbers are told."""
+    with redis.Redis.from_url(table["EMARSYS_CDP_REDIS_URL"]) as client:
+        client.set(row_key("A" * 24), owned_by("DEADDEADDEAD"))
+        first, second = shown(table, "sweep"), run(table, "sweep", "--keys-per-second", "100000")
+
+        assert (first["people"], first["removed"], first["finished"]) == (3, 1, 0)
+        assert client.get(row_key("A" * 24)) is None
+    assert (second.returncode, second.stderr) == (0, "")
+    assert re.search(r"people +3\n", second.stdout)
 
 
 def test_erasing_asks_for_the_identifier(table: Variables) -> None:
@@ -217,6 +238,47 @@ def test_a_directory_without_a_table_stays_as_it_is(tmp_path: Path) -> None:
 
     assert f"there is no users table in {tmp_path / 'x'}: the service makes it when it starts" in text
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["export", "list"])
+def test_a_full_disk_is_told(table: Variables, command: str) -> None:
+    """One line, and no success."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [COMMAND, "users", command],
+            env={**os.environ, **table},
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=LONGEST,
+        )
+
+    assert (done.returncode, done.stderr) == (
+        1,
+        "emarsys-cdp: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_who_has_seen_enough_of_an_export_is_not_told_of_it(table: Variables) -> None:
+    """As with `| head`: nothing on standard error."""
+    with subprocess.Popen(
+        [COMMAND, "users", "export"],
+        env={**os.environ, **table},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_another_secret_is_told(table: Variables) -> None:
+    """Nobody would be found by it."""
+    text = refusal({**table, "EMARSYS_CDP_SECRET": "another secret of the tests"}, "show", "--user", "u1")
+
+    assert "the identifiers of this users table are not found by the secret: EMARSYS_CDP_SECRET" in text
 
 
 def test_an_empty_table_is_told(valkey_url: str) -> None:

@@ -2,6 +2,9 @@
 Measure the service: events per second of one core, beside reading and writing the same JSON.
 
     python -m tests.benchmarks [--rounds N] [--json FILE]
+    python -m tests.benchmarks growth [--rounds N] [--json FILE] [--sizes N,N]
+
+`growth` measures the users table as it grows (`growth.py`); what follows is about the first.
 
 The service runs in a process of its own with the embedded Valkey. CPU seconds are those of the service's process, the
 server's stand beside them. In each round all batch sizes run in a new random order, each with the JSON reference right
@@ -24,6 +27,8 @@ import orjson
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from tests.benchmarks.growth import SIZES
+from tests.benchmarks.growth import run as grow
 from tests.benchmarks.load import router_bodies, send
 from tests.benchmarks.processes import Measured, service
 
@@ -114,12 +119,20 @@ def show(results: dict[int, dict[str, float]]) -> None:
     Console(width=120).print(table)
 
 
+def _sizes(text: str) -> list[int]:
+    return sorted(int(number) for number in text.split(","))
+
+
 def main() -> None:
-    """Run the benchmark and print its table; exit code 1 when the goal at batch 20 is missed."""
+    """Run a benchmark and print its tables; exit code 1 when its goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", nargs="?", choices=["speed", "growth"], default="speed", help="default: speed")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
     parser.add_argument("--json", type=Path, help="also write the medians to this file")
+    parser.add_argument("--sizes", type=_sizes, default=SIZES, help="of growth: numbers of people, with commas")
     arguments = parser.parse_args()
+    if arguments.what == "growth":
+        sys.exit(grow(arguments.sizes, arguments.rounds, arguments.json))
     results = run(arguments.rounds)
     show(results)
     ratio = results[20]["ratio"]

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ class Measured:
 
     def cpu(self) -> tuple[float, float]:
         """Return the CPU seconds used so far by the service and by its Valkey."""
-        return _cpu(self.pid), _cpu(self.server)
+        return cpu_of(self.pid), cpu_of(self.server)
 
     def memory(self) -> int:
         """Return the bytes of memory the service holds."""
@@ -32,7 +32,7 @@ class Measured:
         return int(found[1]) * 1024 if found else 0
 
 
-def _cpu(pid: int) -> float:
+def cpu_of(pid: int) -> float:
     """Return user and system time of a process, in seconds; schedstat counts nanoseconds where it exists."""
     schedules = [task / "schedstat" for task in Path(f"/proc/{pid}/task").iterdir()]
     if all(path.exists() for path in schedules):
@@ -54,7 +54,7 @@ def service(directory: Path) -> Iterator[Measured]:
     try:
         port = _port(process)
         measured = Measured(process.pid, int((directory / "valkey" / "valkey.pid").read_text()), port)
-        _spread(measured)
+        set_cores([measured.server], measured.pid)
         yield measured
     finally:
         process.terminate()
@@ -63,13 +63,19 @@ def service(directory: Path) -> Iterator[Measured]:
             process.stderr.close()
 
 
-def _spread(measured: Measured) -> None:
-    """Give the service a core of its own; the load and Valkey share another one."""
+def set_cores(servers: Sequence[int], service: int | None = None) -> None:
+    """
+    Give what is measured a core of its own; Valkey shares another one with whatever else runs here.
+
+    Without a *service* it is this process that is measured.
+    """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) > 1:
-        os.sched_setaffinity(measured.pid, cores[:1])
-        os.sched_setaffinity(measured.server, cores[1:2])
-        os.sched_setaffinity(0, cores[1:2])
+        for server in servers:
+            os.sched_setaffinity(server, cores[1:2])
+        os.sched_setaffinity(service or 0, cores[:1])
+        if service is not None:
+            os.sched_setaffinity(0, cores[1:2])
 
 
 def _port(process: subprocess.Popen[str]) -> int:

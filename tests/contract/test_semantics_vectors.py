@@ -2,7 +2,8 @@
 The timelines of the specification through `simulate`'s engine, on every store.
 
 `vectors.json` is the specification's own file, of which the identity vectors (I*) run here; `examples.json` has its
-worked examples in the same form, and what its tables say of aliases, limits, modes, erasing and time to live.
+worked examples in the same form, and what its tables say of aliases, limits, modes, erasing and time to live;
+`lifetimes.json` has the settings of the latter.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from emarsys_cdp.validation import compile_schema
 
 FOLDER = Path(__file__).parent / "vectors/semantics"
 RAW: dict[str, list[dict[str, Any]]] = {
-    name: json.loads((FOLDER / name).read_text())["vectors"] for name in ("vectors.json", "examples.json")
+    name: json.loads((FOLDER / name).read_text())["vectors"]
+    for name in ("vectors.json", "examples.json", "lifetimes.json")
 }
 CASES = [
     pytest.param(name, number, id=raw["name"])
@@ -69,4 +71,4 @@ def test_there_are_identity_vectors() -> None:
 
 def test_no_file_means_something_else_than_it_says(simulations: dict[str, Simulation]) -> None:
     """No name in them is passed over."""
-    assert [simulation.notices for simulation in simulations.values()] == [(), ()]
+    assert [simulation.notices for simulation in simulations.values()] == [()] * len(RAW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.world import make_service
 from emarsys_cdp.service import app
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.spaces import DocumentFiles
+from emarsys_cdp.store import Commit
 from emarsys_cdp.store.memory import MemoryStore
 
 EMAIL = {"name": "email", "path": "traits.email", "type": "string", "field": 3}
@@ -42,6 +44,11 @@ async def row(host: Host, space: str = "dest-1") -> dict[str, Any]:
     return contact
 
 
+def settings(**lifetimes: str) -> str:
+    """Return the text of a document with lifetimes."""
+    return json.dumps({"settings": lifetimes})
+
+
 def files_of(service: Service) -> DocumentFiles:
     """Return the service's documents."""
     assert service.documents is not None
@@ -65,6 +72,30 @@ def test_a_new_document_counts_from_the_next_call_on(tmp_path: Path) -> None:
     assert asyncio.run(run()) == [BY_DEFAULT, WITH_CITY, BY_DEFAULT]
 
 
+def test_lifetimes_count_from_the_next_call_on(tmp_path: Path) -> None:
+    """A person stays as long as the document in force says."""
+    spans: list[int] = []
+
+    class Noting(MemoryStore):
+        async def commit(self, commits: Sequence[Commit]) -> list[bool]:
+            spans.extend(one.seconds for one in commits)
+            return await super().commit(commits)
+
+    async def run() -> None:
+        service = make_service(Noting(), rules_dir=tmp_path)
+        async with host_of(service) as host:
+            for number, text in enumerate((None, settings(reachableTtl="100d"), settings(reachableTtl="9w"))):
+                if text is not None:
+                    write(tmp_path, text)
+                    assert files_of(service).refresh() == ()
+                again = {**CALL, "messageId": f"m-{number}", "timestamp": f"2026-11-23T09:0{number}:00Z"}
+                await host.send(ROUTER, router_request([again], OAUTH_KEY, space="dest-1"))
+
+    asyncio.run(run())
+
+    assert list(dict.fromkeys(spans)) == [0, 100 * 86_400, 63 * 86_400]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -77,6 +108,8 @@ def test_a_new_document_counts_from_the_next_call_on(tmp_path: Path) -> None:
         (document(EMAIL, {**CITY, "field": "Citty"}), "'Citty' is no system field of Emarsys: did you mean City"),
         (document(EMAIL, {**CITY, "path": "traits..city"}), "dataMaps[1].path"),
         (document(EMAIL, {**CITY, "type": "texts"}), "dataMaps[1].type"),
+        (settings(anonymousTtl="30 days"), "settings.anonymousTtl: '30 days' is not right here: A number of hours"),
+        (settings(knownTtl="30s"), "settings.knownTtl: '30s' is no lifetime: at least 1m and at most 3650d"),
         (document(EMAIL, EMAIL), "'email' is the name of dataMaps[0] too"),
     ],
 )

@@ -14,6 +14,7 @@ from tests.support.people import (
     contradictions,
     flat_results,
     people,
+    sweeper,
     worker,
 )
 from tests.support.stores import on
@@ -245,7 +246,7 @@ def test_a_crash_during_an_erasure(make_store: MakeStore, mode: str, again: str)
                 elif again == "call":
                     await worker(store).add([call(100, *of, space=space) for of in KNOWN])
                 else:
-                    await people(store).sweep()
+                    await sweeper(store).run()
                 found = set((await states(store, space)).values())
                 done = {"deleted", "suppressed"} if again == "erase" else {"deleted", "suppressed", "owned"}
                 wrong += [f"{step}: {found}"] if len(found) > 1 or not found <= done else []

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import pytest
 import redis
-from tests.support.people import MakeStore, call, owners, people, pids_of, table, worker
+from tests.support.people import MakeStore, call, owners, pids_of, sweeper, table, worker
 from tests.support.servers import flush
 from tests.support.stores import on
 
 from emarsys_cdp.store import ANONYMOUS_SECONDS, KNOWN_SECONDS, REDIRECT_SECONDS, SHARED_SECONDS, Claim, Commit, Store
 from emarsys_cdp.store.keys import owned_by, record_key, row_key
+from emarsys_cdp.store.lifetimes import Lifetimes
 from emarsys_cdp.store.record import Record, pack, unpack
 from emarsys_cdp.store.redis import RedisStore
 
@@ -48,6 +49,35 @@ def test_a_profile_stays_as_long_as_what_is_known_of_it(valkey_url: str, calls: 
     left = lifetime(valkey_url, record_key(on(lambda: RedisStore(valkey_url), use)))
 
     assert left == seconds if seconds == -1 else seconds - 60 < left <= seconds
+
+
+@pytest.mark.parametrize(
+    ("calls", "seconds"),
+    [
+        ([call(1, 0, 0, 1)], 100_000),
+        ([call(1, 1, 0, 1), call(2, 1, 0, 1)], 200_000),
+        ([call(1, 0, 1, 1), call(2, 0, 1, 1)], 300_000),
+        ([call(1, 1, 0, 1), call(2, 2, 0, 1), call(3, 1)], 200_000),
+        ([call(1, 0, 1, 1), call(2, 1, 0, 2), call(3, 1, 1)], 300_000),
+        ([call(1, 1, 0, 1, space="other")], KNOWN_SECONDS),
+    ],
+    ids=["anonymous", "known", "reachable", "after a device was shared", "merged", "another space"],
+)
+def test_a_space_has_lifetimes_of_its_own(valkey_url: str, calls: list[Any], seconds: int) -> None:
+    """However a record is written: new, by a remembered person's call, with a device taken away, merged."""
+    flush(valkey_url)
+    own = Lifetimes(100_000, 200_000, 300_000, 400_000)
+
+    async def use(store: Store) -> str:
+        one = worker(store, lifetimes=lambda space: own if space == "s" else Lifetimes())
+        for each in calls:
+            await one.add([each])
+        (pid,) = await pids_of(store, calls[:1])
+        return pid
+
+    left = lifetime(valkey_url, record_key(on(lambda: RedisStore(valkey_url), use)))
+
+    assert seconds - 60 < left <= seconds
 
 
 def test_a_redirect_and_a_shared_device_do_not_stay_for_ever(valkey_url: str) -> None:
@@ -91,7 +121,7 @@ def test_a_sweep_removes_the_rows_of_expired_people(make_store: MakeStore) -> No
         await worker(store).add([call(1, 1, 1, 1)])
         dead = call(2, 2, 2, 2)
         await store.claim([Claim(name, None, owned_by("DEADDEADDEAD")) for name in dead.names if name])
-        removed = await people(store).sweep()
+        removed = (await sweeper(store).run()).removed
         return removed, await owners(store, [dead]), await owners(store, [call(1, 1, 1, 1)])
 
     removed, dead, alive = on(make_store, use)

@@ -18,7 +18,7 @@ from tests.support.people import (
     contradictions,
     crash,
     flat,
-    people,
+    sweeper,
     table,
     worker,
 )
@@ -162,7 +162,7 @@ def test_a_crash_in_a_merge_leaves_no_trace(make_store: MakeStore, done: float) 
             requests = story(f"{step}")
             crashed = await crash(store, requests, step, done)
             found.append(await table(store, flat(requests)))
-            await people(store).sweep()  # rows that nobody has called by since may name the merged profile still
+            await sweeper(store).run()  # rows that nobody has called by since may name the merged profile still
             wrong += await contradictions(store, flat(requests))
             if not crashed:
                 break
@@ -197,7 +197,7 @@ def test_whoever_meets_a_half_done_merge_finishes_it(make_store: MakeStore, who:
                 await worker(store).add([probe])
                 before = await contradictions(store, [*known, merge, probe])
                 wrong += [one for one in before if "intents=()" in one]  # a noted intent alone is met by the survivor
-                await people(store).sweep()
+                await sweeper(store).run()
                 every = [*known, merge, probe]
                 wrong += await contradictions(store, every)
                 wrong += [f"{step}: {value}" for value in (await table(store, every)).values() if value == "absent"]

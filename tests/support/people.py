@@ -13,11 +13,14 @@ import redis
 from msgspec.structs import replace
 
 from emarsys_cdp.identity.entries import DEFAULT_POLICY, Entry, Policy, Previous
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer, new_pid, owner, record_key
+from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, unpack
 from emarsys_cdp.store.rows import read_row
+from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp_hooks import Identifiers, Json, StoredValue
 
@@ -92,14 +95,22 @@ class Watched:
         return trip
 
 
-def worker(store: Store, before: Hook | None = None, after: Hook | None = None) -> Rounds:
+def worker(
+    store: Store, before: Hook | None = None, after: Hook | None = None, lifetimes: LifetimesOf = usual
+) -> Rounds:
     """Return the rounds of a worker; the hooks are awaited around each round trip to the real store."""
-    return Rounds(cast(Store, Watched(store, before, after)), NAMER, partial(new_pid, PIDS.randbytes), lambda _: 0.0)
+    watched = cast(Store, Watched(store, before, after))
+    return Rounds(watched, NAMER, partial(new_pid, PIDS.randbytes), lambda _: 0.0, lifetimes=lifetimes)
 
 
 def people(store: Store, before: Hook | None = None) -> UsersTable:
     """Return the users table as commands see it."""
     return UsersTable(cast(Store, Watched(store, before)), NAMER, count(PIDS.getrandbits(60)))
+
+
+def sweeper(store: Store, holder: str = "a worker of the tests") -> Sweeper:
+    """Return what sweeps the users table."""
+    return Sweeper(store, Merger(store, NAMER, count(PIDS.getrandbits(60))), holder)
 
 
 async def owners(store: Store, calls: Request) -> dict[str, bytes | None]:

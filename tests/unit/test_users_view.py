@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.support.world import milliseconds
 
 from emarsys_cdp.document.model import DataMap, Document
 from emarsys_cdp.store.record import Erasing, Record
@@ -96,9 +97,12 @@ def test_fields_are_those_of_the_document() -> None:
 @pytest.mark.parametrize(
     ("content", "shown"),
     [
-        (b"s", {"anon": "x", "state": "shared"}),
-        (b"sAAAAAgAAAAIA", {"anon": "x", "state": "shared", "isolate": "AAAAAgAAAAIA"}),
-        (b"q", {"anon": "x", "state": "quarantined"}),
+        (b"s", {"anon": "x", "state": "shared", "users": 2, "until": "2025-04-06"}),
+        (
+            b"sAAAAAgAAAAIA",
+            {"anon": "x", "state": "shared", "users": 2, "until": "2025-04-06", "isolate": "AAAAAgAAAAIA"},
+        ),
+        (b"q", {"anon": "x", "state": "quarantined", "users": 6}),
         (b"td1000", {"tombstone": "hmac:N", "mode": "delete", "at": "1970-01-01T00:00:01Z"}),
         (b"ts1001@AAAAAgAAAAIA", {"tombstone": "hmac:N", "mode": "suppress", "at": "1970-01-01T00:00:01.001Z"}),
         (b"pAAAAAgAAAAIA+2", None),
@@ -109,4 +113,5 @@ def test_a_row_that_names_nobody_is_shown(content: bytes, shown: dict[str, Any] 
     row = read_row(content)
 
     assert row is not None
-    assert show_row("N", "anon", "x", row) == shown
+    ends = milliseconds("2025-04-06T12:00:00Z") if row.kind == "s" else None
+    assert show_row("N", "anon", "x", row, ends) == shown

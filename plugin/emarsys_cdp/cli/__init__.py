@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from typing import Any
 
@@ -19,6 +21,9 @@ from emarsys_cdp.cli.simulate import simulate_command
 from emarsys_cdp.cli.users import users_command
 from emarsys_cdp_hooks import EmarsysCdpError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a disk that takes no more."""
+
 
 class Commands(click.Group):
     """A group whose commands end with one clear line when something is wrong: exit code 1, usage errors 2."""
@@ -29,6 +34,12 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except EmarsysCdpError as error:
             click.echo(f"emarsys-cdp: {error}", err=True)
+            sys.exit(1)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            click.echo(f"emarsys-cdp: the output cannot be written: {error.strerror}", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left of it would fail again
             sys.exit(1)
 
 

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 import msgspec
 from rich.console import Console
 
-from emarsys_cdp.cli.users_show import show_people, show_removed, show_user
-from emarsys_cdp.cli.users_store import open_desk
+from emarsys_cdp.cli.users_run import PersonCommand, in_space, of_person, one_of, run, run_in_space, sweeping
+from emarsys_cdp.cli.users_show import show_people, show_removed, show_swept, show_user
+from emarsys_cdp.cli.users_store import open_table
 from emarsys_cdp.log import configure_logging
 from emarsys_cdp.settings import read_settings
+from emarsys_cdp.sweeping import Swept
 from emarsys_cdp.users_desk import DELETE, SUPPRESS, Removed, UsersDesk
 from emarsys_cdp.users_query import WORDS
 from emarsys_cdp_hooks import DropCall, Json
-
-T = TypeVar("T")
 
 LIMIT: Final = 20
 """People that `list` shows unless more are asked for."""
@@ -34,36 +32,29 @@ class NotConfirmed(DropCall):
     """Something else was typed than what confirms."""
 
 
-def _who(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that name a person and the space."""
-    for kind, word in reversed(WORDS.items()):
-        command = click.option(f"--{kind}", metavar="VALUE", help=f"The person's {word}.")(command)
-    return _space(command)
-
-
-def _space(command: Callable[..., None]) -> Callable[..., None]:
-    return click.option("--space", metavar="ID", help="Destination ID of the host; needed when there are several.")(
-        command
-    )
-
-
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 @click.group("users")
 def users_command() -> None:
-    """
+    r"""
     Look at the users table, and erase people from it.
 
     The table is that of the settings: EMARSYS_CDP_REDIS_URL and EMARSYS_CDP_SECRET, or EMARSYS_CDP_DATA_DIR. The
     service may run meanwhile. help/users-table.md says what is in it.
+
+    \b
+      emarsys-cdp users list                            who called last
+      emarsys-cdp users show --key jane@example.com     one person, by any identifier
+      emarsys-cdp users export > users.ndjson           everybody, one JSON object a line
+      emarsys-cdp users erase --user u1                 asks before it does
     """
     configure_logging("warning")
 
 
-@users_command.command("show")
-@_who
+@users_command.command("show", cls=PersonCommand)
+@of_person
 @_as_json
 def show_command(user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool) -> None:
     """
@@ -71,7 +62,7 @@ def show_command(user: str | None, key: str | None, anon: str | None, space: str
 
     A shared device, an erased or suppressed person are shown as such. Exit code 1 when nobody has it.
     """
-    kind, value = _one_of(user, key, anon)
+    kind, value = one_of(user, key, anon)
 
     async def show(desk: UsersDesk, space: str) -> dict[str, Json]:
         found = await desk.show(space, kind, value)
@@ -79,7 +70,7 @@ def show_command(user: str | None, key: str | None, anon: str | None, space: str
             raise Nobody(f"nobody in space {space} has {WORDS[kind]} {value!r}")
         return found
 
-    found = _run(space, show)
+    found = run_in_space(space, show)
     if as_json:
         _print_json(found)
     else:
@@ -87,12 +78,12 @@ def show_command(user: str | None, key: str | None, anon: str | None, space: str
 
 
 @users_command.command("list")
-@_space
+@in_space
 @click.option("--limit", type=click.IntRange(1, 10_000), default=LIMIT, show_default=True, help="How many people.")
 @_as_json
 def list_command(space: str | None, limit: int, as_json: bool) -> None:
     """Show the people that were seen last; `export` gives all."""
-    people, total = _run(space, lambda desk, name: desk.newest(name, limit))
+    people, total = run_in_space(space, lambda desk, name: desk.newest(name, limit))
     if as_json:
         _print_json(people)
     else:
@@ -100,7 +91,7 @@ def list_command(space: str | None, limit: int, as_json: bool) -> None:
 
 
 @users_command.command("export")
-@_space
+@in_space
 def export_command(space: str | None) -> None:
     """
     Print the users table, one JSON object a line.
@@ -114,56 +105,93 @@ def export_command(space: str | None) -> None:
             sys.stdout.buffer.write(msgspec.json.encode(one) + b"\n")
         sys.stdout.buffer.flush()
 
-    _run(space, export)
+    run_in_space(space, export)
 
 
-@users_command.command("erase")
-@_who
+@users_command.command("erase", cls=PersonCommand)
+@of_person
 @_yes
 @_as_json
 def erase_command(
     user: str | None, key: str | None, anon: str | None, space: str | None, yes: bool, as_json: bool
 ) -> None:
     """
-    Erase a person by any identifier: all of the person's identifiers, keys and values.
+    Erase a person, by any identifier.
 
-    Calls that happened before now are dropped for ever, so a replay does not bring the person back; a later call begins
-    anew. The contact in Emarsys stays: its keys are printed.
+    All of the person's identifiers, keys and values go. Calls that happened before now are dropped for ever, so a
+    replay does not bring the person back; a later call begins anew. The contact in Emarsys stays: its keys are printed.
     """
-    _remove(_one_of(user, key, anon), space, DELETE, yes, as_json)
+    _remove(one_of(user, key, anon), space, DELETE, yes, as_json)
 
 
-@users_command.command("suppress")
-@_who
+@users_command.command("suppress", cls=PersonCommand)
+@of_person
 @_yes
 @_as_json
 def suppress_command(
     user: str | None, key: str | None, anon: str | None, space: str | None, yes: bool, as_json: bool
 ) -> None:
-    """Erase a person and drop every call with the person's identifiers, until `unsuppress`."""
-    _remove(_one_of(user, key, anon), space, SUPPRESS, yes, as_json)
+    """
+    Erase a person and drop all further calls.
+
+    Every call with one of the person's identifiers is dropped, until `unsuppress`.
+    """
+    _remove(one_of(user, key, anon), space, SUPPRESS, yes, as_json)
 
 
-@users_command.command("unsuppress")
-@_who
+@users_command.command("unsuppress", cls=PersonCommand)
+@of_person
 @_as_json
 def unsuppress_command(user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool) -> None:
     """
-    Take the calls of a suppressed person again, who begins anew.
+    Take calls of a suppressed person again.
 
-    Exit code 1 when the person is not suppressed.
+    The person begins anew; what was erased stays erased. Exit code 1 when the person is not suppressed.
     """
-    kind, value = _one_of(user, key, anon)
+    kind, value = one_of(user, key, anon)
 
     async def unsuppress(desk: UsersDesk, space: str) -> None:
         if not await desk.unsuppress(space, kind, value):
             raise Nobody(f"{WORDS[kind]} {value!r} is not suppressed in space {space}")
 
-    _run(space, unsuppress)
+    run_in_space(space, unsuppress)
     if as_json:
         _print_json({"unsuppressed": True})
     else:
         click.echo(f"Calls with {WORDS[kind]} {value} are taken again.")
+
+
+@users_command.command("sweep")
+@click.option(
+    "--keys-per-second",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Go no faster than this, to leave the server to others; 0: as fast as it goes.",
+)
+@_as_json
+def sweep_command(keys_per_second: int, as_json: bool) -> None:
+    """
+    Free the memory of people who are gone.
+
+    A person who has not called for long disappears. The rows of the identifiers are left, in every space; they count as
+    absent, and take memory. A sweep removes them, and finishes merges and erasures that a crash has left half done. The
+    service does the same by itself about every six hours: by hand it is needed only to see the memory free now.
+
+    It may be ended at any moment; what was done stays done. Exit code 1 when another sweep is under way.
+    """
+    settings = read_settings(os.environ)
+
+    async def sweep() -> Swept:
+        async with open_table(settings) as opened:
+            with sweeping(await opened.store.size()) as passed:
+                return await opened.sweeper.run(keys_per_second, lambda so_far: passed(so_far.keys))
+
+    swept = run(sweep)
+    if as_json:
+        _print_json(msgspec.to_builtins(swept))
+    else:
+        show_swept(swept, _console())
 
 
 def _remove(who: tuple[str, str], space: str | None, mode: str, yes: bool, as_json: bool) -> None:
@@ -175,7 +203,7 @@ def _remove(who: tuple[str, str], space: str | None, mode: str, yes: bool, as_js
             _confirm(found, kind, value, mode)
         return await desk.erase(space, kind, value, mode)
 
-    removed = _run(space, remove)
+    removed = run_in_space(space, remove)
     if as_json:
         _print_json(msgspec.to_builtins(removed))
     else:
@@ -193,25 +221,6 @@ def _confirm(found: dict[str, Json] | None, kind: str, value: str, mode: str) ->
     typed = click.prompt(f"Type the {WORDS[kind]} once more to {verb}", err=True)
     if typed.strip() != value.strip():
         raise NotConfirmed("that is another one: nothing was changed")
-
-
-def _one_of(user: str | None, key: str | None, anon: str | None) -> tuple[str, str]:
-    """Return the kind and the value of the one identifier that was given."""
-    given = [(kind, value) for kind, value in (("user", user), ("key", key), ("anon", anon)) if value is not None]
-    if len(given) != 1:
-        raise click.UsageError("name the person by one of --user, --key, --anon")
-    return given[0]
-
-
-def _run(space: str | None, use: Callable[[UsersDesk, str], Awaitable[T]]) -> T:
-    """Open the users table and use one space of it."""
-    settings = read_settings(os.environ)
-
-    async def run() -> T:
-        async with open_desk(settings) as desk:
-            return await use(desk, space or await desk.only_space())
-
-    return asyncio.run(run())
 
 
 def _console() -> Console:

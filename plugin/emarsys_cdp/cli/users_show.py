@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emarsys_cdp.sweeping import Swept
 from emarsys_cdp.users_desk import SUPPRESS, Removed
 from emarsys_cdp.users_query import WORDS
 
@@ -31,7 +32,8 @@ _FLAGS: Final = {
 def show_user(shown: Mapping[str, Any], kind: str, value: str, console: Console) -> None:
     """Print what an identifier names: a person, or in words what it is instead."""
     if "state" in shown:
-        console.print(Text(_STATES[shown["state"]], "yellow"))
+        until = f" It stays so until {shown['until']}, if nobody shares it again." if "until" in shown else ""
+        console.print(Text(_STATES[shown["state"]] + until, "yellow"))
         if "isolate" in shown:
             console.print(
                 Text(f"Calls that have nothing else go to profile {shown['isolate']}, which is never mailed.")
@@ -81,7 +83,7 @@ def _key(shown: Mapping[str, Any]) -> str | None:
 
 
 def _values(values: Mapping[str, Any]) -> Table:
-    table = _table("data map", "value", "since", "messageId")
+    table = _table("data map", "value", "since", "messageId", whole=("since",))
     for name, one in values.items():
         table.add_row(_plain(name), _plain(_text(one["v"])), one["te"], _plain(one["mid"]))
     return table
@@ -92,7 +94,7 @@ def show_people(people: Sequence[Mapping[str, Any]], total: int, console: Consol
     if not people:
         console.print("Nobody is in the users table of this space.")
         return
-    table = _table("anonymousId", "userId", "primary key", "last seen", "values")
+    table = _table("anonymousId", "userId", "primary key", "last seen", "values", whole=("last seen",))
     for one in people:
         more = len(one["anonymousIds"]) - 1
         anon = f"{one['anonymousId'] or '-'}" + (f" and {more} more" if more > 0 else "")
@@ -116,10 +118,28 @@ def show_removed(removed: Removed, console: Console) -> None:
         console.print(Text(f"What is in Emarsys stays: delete the contact with the key {', '.join(removed.keys)}"))
 
 
-def _table(*columns: str) -> Table:
+def show_swept(swept: Swept, console: Console) -> None:
+    """Print what a sweep has seen and done."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(justify="right")
+    rows = {
+        "people": swept.people,
+        "rows of identifiers": swept.rows,
+        "rows removed, of people who are gone": swept.removed,
+        "merges and erasures finished": swept.finished,
+    }
+    for name, number in rows.items():
+        table.add_row(name, f"{number:,}")
+    table.add_row("seconds", f"{swept.seconds:,.1f}")
+    console.print(table)
+
+
+def _table(*columns: str, whole: Sequence[str] = ()) -> Table:
+    """Return a table; columns in *whole* are never broken into lines."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     return table
 
 

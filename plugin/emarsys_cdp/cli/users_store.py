@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 
+from msgspec import Struct
+
 from emarsys_cdp.extensions import build_plugin_manager
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.secrets import derive, secret_of_directory
 from emarsys_cdp.service.assembly import World, build_compiler
 from emarsys_cdp.settings import PREFIX, Settings
-from emarsys_cdp.spaces import DocumentFiles
+from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_desk import UsersDesk
 from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp_hooks import StopAndFix
 
 
+class Opened(Struct, frozen=True):
+    """The users table, opened: what answers questions about it, and what sweeps it."""
+
+    store: Store
+    desk: UsersDesk
+    sweeper: Sweeper
+
+
 @asynccontextmanager
-async def open_desk(settings: Settings) -> AsyncIterator[UsersDesk]:
+async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda: None) -> AsyncIterator[Opened]:
     """
     Open the users table: that of the Redis URL, or of the data directory, also while a service runs there.
 
+    *looked_at* is told of each record on the way through all of them.
+
     Raises:
-        StopAndFix: there is none, or its server does not start.
+        StopAndFix: there is none, its server does not start, or it was made with another secret.
 
     """
     world = World()
@@ -39,8 +54,18 @@ async def open_desk(settings: Settings) -> AsyncIterator[UsersDesk]:
             documents = DocumentFiles(settings.rules_dir, build_compiler(build_plugin_manager()))
             documents.refresh()
         namer = Namer(derive(secret, "identifiers"))
-        table = UsersTable(store, namer, count(world.first_revision()))
-        yield UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+        lifetimes = usual if documents is None else SpaceLifetimes(documents)
+        merger = Merger(store, namer, count(world.first_revision()), lifetimes)
+        table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
+        if not await table.knows_secret():
+            raise StopAndFix(
+                f"the identifiers of this users table are not found by the secret: {PREFIX}SECRET, or the file "
+                f"{settings.data_dir / 'secret'}, must be what the service has that fills it"
+            )
+        desk = UsersDesk(
+            table, store, namer, lambda space: None if documents is None else documents[space], world.clock, looked_at
+        )
+        yield Opened(store, desk, Sweeper(store, merger, world.worker()))
 
 
 async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:

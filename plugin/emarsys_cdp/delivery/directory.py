@@ -18,6 +18,7 @@ from emarsys_cdp.secrets import Seal
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.cells import Cells
 from emarsys_cdp.store.keys import Namer
+from emarsys_cdp.store.known_spaces import KnownSpaces
 
 KEPT_SECONDS: Final = 400 * 24 * 3600
 """A space that sends nothing for longer is forgotten."""
@@ -52,6 +53,7 @@ class Directory:
         self._seal = seal
         self._namer = namer
         self._cells = Cells(store, _Spaces, _Spaces())
+        self._every = KnownSpaces(store, namer)
         self._known: set[tuple[str, Credentials]] = set()
 
     async def seen(self, space: str, credentials: Credentials) -> None:
@@ -61,6 +63,7 @@ class Directory:
         sealed = self._seal.close(msgspec.msgpack.encode(_packed(credentials)), self._name(space))
         await self._store.keep({self._name(space): sealed}, KEPT_SECONDS)
         await self._cells.change(self._user(credentials), lambda known: (_with(known, space), None))
+        await self._every.add(space)
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
         self._known.add((space, credentials))

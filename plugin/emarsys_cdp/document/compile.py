@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from emarsys_cdp.credentials import Credentials
+from emarsys_cdp.document.lifetimes import read_lifetime, written
 from emarsys_cdp.document.model import DataMap, Document
 from emarsys_cdp.document.parts import Parts, parts_of
 from emarsys_cdp.document.stock import StockMapping
@@ -92,6 +94,8 @@ class Compiler:
             *_attempt("identity.primaryKey", lambda: compile_path(document.identity.primary_key)),
             *_attempt("identity.keyField", lambda: self.field_id(document.identity.key_field)),
         ]
+        for name, raw in written(document.settings).items():
+            found += _attempt(f"settings.{name}", partial(read_lifetime, raw))
         names: dict[str, int] = {}
         for index, data_map in enumerate(document.data_maps):
             found += self._map_problems(f"dataMaps[{index}]", data_map)

@@ -35,9 +35,17 @@ class Identity(Struct, frozen=True, rename="camel"):
 
 
 class Settings(Struct, frozen=True, rename="camel"):
-    """Settings of a space: its time zone, and limits of the users table; durations and caps belong to the rules."""
+    """
+    Settings of a space: its time zone, and limits and lifetimes of the users table.
+
+    The lifetimes (`*_ttl`) are durations, None for the usual one; other durations and caps belong to the rules.
+    """
 
     timezone: str = "UTC"
+    anonymous_ttl: float | str | None = None
+    known_ttl: float | str | None = None
+    reachable_ttl: float | str | None = None
+    shared_ttl: float | str | None = None
     anon_limit: int = 100
     merge_limit: int = 100
     alias_merge_known: bool = False

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 import structlog
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -23,6 +24,7 @@ from emarsys_cdp import __version__
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.settings import PREFIX
 from emarsys_cdp.users_desk import DELETE, MODES, SUPPRESS
+from emarsys_cdp.users_pages import NoPlace
 from emarsys_cdp.users_query import WORDS, NoIdentifier
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp_hooks import Json, RetryLater, StopAndFix
@@ -35,6 +37,9 @@ LIMIT, MAX_LIMIT = 100, 1000
 
 MAX_BODY: Final = 65_536
 """Largest body that is read, in bytes: it names one person."""
+
+MAX_SHOWN: Final = 10**20
+"""A larger number is not repeated in an error."""
 
 _log = structlog.get_logger("emarsys_cdp.service")
 
@@ -63,7 +68,7 @@ def api_routes(current: Callable[[], Service | None]) -> list[Route]:
                 _authorize(service, request)
                 return _json(200, await answer(service, request))
             except Exception as error:  # noqa: BLE001 - every error is answered in one form
-                return _refused(request.url.path, error)
+                return _refused(request, error)
 
         return respond
 
@@ -148,6 +153,10 @@ def _authorize(service: Service, request: Request) -> None:
 
 
 def _known(given: Mapping[str, Any], place: str, names: tuple[str, ...]) -> None:
+    if isinstance(given, QueryParams):
+        for name in given:
+            if len(given.getlist(name)) > 1:
+                raise Refusal(400, f"{place}.{shorten(name)[1:-1]}", "is given twice: once is right")
     for name in given:
         if name not in names:
             raise Refusal(400, f"{place}.{shorten(name)[1:-1]}", f"means nothing here: known are {', '.join(names)}")
@@ -161,7 +170,8 @@ def _person(given: Mapping[str, Any], place: str) -> tuple[str, str]:
     (kind,) = named
     value = given[kind]
     if not isinstance(value, str):
-        raise Refusal(400, f"{place}.{kind}", f"{shorten(value)} is no text")
+        hint = f': write "{value}"' if type(value) is int and abs(value) < MAX_SHOWN else ""
+        raise Refusal(400, f"{place}.{kind}", f"{shorten(value)} is no text{hint}")
     return kind, value
 
 
@@ -189,17 +199,19 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
-def _refused(path: str, error: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     """Return what a request is refused with; what is a fault of ours is logged."""
     if isinstance(error, Refusal):
         return _errors(error.status, error.place, str(error), error.headers)
+    if isinstance(error, NoPlace):
+        return _errors(400, "query.after", str(error))
     if isinstance(error, NoIdentifier):
-        return _errors(400, error.kind, str(error))
+        return _errors(400, f"{'body' if request.method == 'POST' else 'query'}.{error.kind}", str(error))
     if isinstance(error, RetryLater):
         return _errors(503, "store", str(error), {"Retry-After": "1"})
     if isinstance(error, StopAndFix):
         return _errors(500, "store", str(error))
-    _log.exception("request_failed", path=path, exc_info=error)
+    _log.exception("request_failed", path=request.url.path, exc_info=error)
     return _errors(500, "service", f"a fault of emarsys-cdp ({type(error).__name__}); its log says more")
 
 

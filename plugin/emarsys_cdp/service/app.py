@@ -190,13 +190,14 @@ class App:
             except Exception as error:  # noqa: BLE001 - the server prints it and stops
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
-            reloading = asyncio.create_task(_reload(self._service))
+            beside = [asyncio.create_task(_reload(self._service)), asyncio.create_task(self._service.sweeps.run())]
             await send({"type": "lifespan.startup.complete"})
             await receive()
             self._service = None
-            reloading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reloading
+            for task in beside:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -27,18 +27,22 @@ from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
 from emarsys_cdp.hosts.rudderstack.deletion import Deletion
 from emarsys_cdp.hosts.rudderstack.proxy import Proxy
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.secrets import Seal, derive, secret_of_directory
 from emarsys_cdp.service.features import FeaturesSource
+from emarsys_cdp.service.sweeps import Sweeps
 from emarsys_cdp.service.upstream import Upstream
 from emarsys_cdp.settings import Settings
-from emarsys_cdp.spaces import DocumentFiles, Spaces
+from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes, Spaces
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer, new_pid
+from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_desk import UsersDesk
 from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp.validation import compile_schema
@@ -75,6 +79,7 @@ class Service(Struct):
     documents: DocumentFiles | None
     users: UsersDesk
     pairings: Pairings
+    sweeps: Sweeps
 
     async def close(self) -> None:
         """Finish what is under way and close the connections to the store and the stock transformer."""
@@ -105,11 +110,12 @@ def assemble(
         documents.refresh()
     metrics = Metrics()
     namer, spaces = Namer(derive(secret, "identifiers")), Spaces(compiler, documents)
+    lifetimes = usual if documents is None else SpaceLifetimes(documents)
     seal = Seal(derive(secret, "seal"), world.random_bytes)
     emarsys = connect(settings, store, seal, http, world)
     pipeline = Pipeline(
         Steps(manager),
-        Rounds(store, namer, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision()),
+        Rounds(store, namer, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision(), lifetimes),
         namer,
         emarsys.signer,
         metrics,
@@ -121,12 +127,25 @@ def assemble(
     rudderstack = RudderStack(pipeline, spaces, pairings, directory, world.clock, whole=has_extensions(manager))
     deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
-    table = UsersTable(store, namer, count(world.first_revision()))
+    table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
     deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
     features = FeaturesSource(upstream)
     users = UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+    sweeper = Sweeper(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker)
     return Service(
-        settings, store, rudderstack, proxy, deletion, emarsys, metrics, features, upstream, documents, users, pairings
+        settings,
+        store,
+        rudderstack,
+        proxy,
+        deletion,
+        emarsys,
+        metrics,
+        features,
+        upstream,
+        documents,
+        users,
+        pairings,
+        Sweeps(sweeper, metrics, world.chance),
     )
 
 

@@ -16,6 +16,7 @@ from msgspec import Struct
 from emarsys_cdp.calls import make_call
 from emarsys_cdp.credentials import OAuth, Secret, Wsse
 from emarsys_cdp.document.compile import CompiledSpace, Compiler
+from emarsys_cdp.document.lifetimes import lifetimes_of
 from emarsys_cdp.emarsys.signing import Signer
 from emarsys_cdp.extensions import Steps
 from emarsys_cdp.identity.entries import Entry
@@ -28,6 +29,7 @@ from emarsys_cdp.simulation.reading import Person, Step, Vector
 from emarsys_cdp.simulation.timed import TimedStore
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import Namer, new_pid
+from emarsys_cdp.store.lifetimes import LifetimesOf
 from emarsys_cdp.store.record import Record, unpack
 from emarsys_cdp.users_query import WORDS, NoIdentifier, read_identifier, reader_of
 from emarsys_cdp.users_table import UsersTable
@@ -57,8 +59,10 @@ class Engine(Struct, frozen=True):
 class _Table(Rounds):
     """The users table, which remembers what became of each call."""
 
-    def __init__(self, store: Store, namer: Namer, random_bytes: Callable[[int], bytes]) -> None:
-        super().__init__(store, namer, lambda: new_pid(random_bytes), lambda _: 0.0)
+    def __init__(
+        self, store: Store, namer: Namer, random_bytes: Callable[[int], bytes], lifetimes: LifetimesOf
+    ) -> None:
+        super().__init__(store, namer, lambda: new_pid(random_bytes), lambda _: 0.0, lifetimes=lifetimes)
         self.calls: list[tuple[Entry, Added]] = []
 
     async def add(self, entries: Sequence[Entry]) -> list[Added]:
@@ -104,8 +108,9 @@ class _Run:
         self._space: CompiledSpace = engine.compiler.compile(space, HOST, vector.document, _UNUSED)
         self._timed = TimedStore(engine.store, self._clock)
         store = cast("Store", self._timed)
-        self._table = _Table(store, namer, random_bytes)
-        self._users = UsersTable(store, namer, count(int.from_bytes(random_bytes(7), "big")))
+        lifetimes = lifetimes_of(vector.document.settings)
+        self._table = _Table(store, namer, random_bytes, lambda _: lifetimes)
+        self._users = UsersTable(store, namer, count(int.from_bytes(random_bytes(7), "big")), lambda _: lifetimes)
         signer = Signer(_NoTokens(), self._clock, random_bytes)
         self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "")
         self._results: dict[int, str] = {}

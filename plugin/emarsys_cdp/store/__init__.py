@@ -35,6 +35,10 @@ CELL_SECONDS = 90 * 24 * 3600
 """A state that workers share disappears when nobody has changed it for this long."""
 
 
+START = "0.0"
+"""The first place of `Store.step`."""
+
+
 class StoreUnavailable(RetryLater):
     """The store does not answer or refuses to write: the host keeps its calls and sends them again."""
 
@@ -121,6 +125,31 @@ class Store(Protocol):
 
     def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield the name and the content of every identifier row of all spaces, in no order."""
+        ...
+
+    async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
+        """
+        Return the records among about *size* keys from a place on, and the place after them, None at the end.
+
+        A place is `<number>.<number>`, the first one `START`. Somebody who is there all the time comes at least
+        once, unless the records change their servers meanwhile.
+        """
+        ...
+
+    def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """
+        Go through everything in steps of about *step* keys, whatever they are; yield the records and rows among them.
+
+        One that is written or changes its server meanwhile may come twice or not at all.
+        """
+        ...
+
+    async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
+        """Return how long identifier rows stay, None for ever or when that is not known."""
+        ...
+
+    async def size(self) -> int:
+        """Return how many keys there are, whatever they are."""
         ...
 
     async def ping(self) -> None:

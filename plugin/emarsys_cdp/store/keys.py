@@ -33,6 +33,9 @@ RECORDS = f"{PREFIX}{{???}}:p:*"
 ROWS = f"{PREFIX}{{???}}:i:*"
 """Pattern of all identifier rows."""
 
+PEOPLE = f"{PREFIX}{{???}}:[ip]:*"
+"""Pattern of both."""
+
 SHARED = b"s"
 """Content of the row of an identifier that belongs to nobody."""
 

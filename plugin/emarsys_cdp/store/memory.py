@@ -105,6 +105,28 @@ class MemoryStore:
         for name, content in list(self.rows.items()):
             yield name, content
 
+    async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
+        """Return some of the records."""
+        number, _, start_at = at.partition(".")
+        start, records = int(start_at), sorted(self.records.items()) if number == "0" else []
+        return records[start : start + size], f"0.{start + size}" if start + size < len(records) else None
+
+    async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """Go through everything in steps."""
+        records, rows = list(self.records.items()), list(self.rows.items())
+        for start in range(0, len(records), step):
+            yield records[start : start + step], []
+        for start in range(0, len(rows), step):
+            yield [], rows[start : start + step]
+
+    async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
+        """Return that nothing is known of how long rows stay."""
+        return [None for _ in names]
+
+    async def size(self) -> int:
+        """Return how many keys there are."""
+        return len(self.records) + len(self.rows) + len(self.kept) + len(self.cells) + len(self.leases)
+
     async def ping(self) -> None:
         """Answer."""
 

@@ -12,7 +12,6 @@ from struct import Struct as StructFormat
 import msgspec
 from msgspec import Struct
 
-from emarsys_cdp.store import ANONYMOUS_SECONDS, KNOWN_SECONDS, REDIRECT_SECONDS
 from emarsys_cdp_hooks import Profile, StoredValue
 
 FORMAT = 1
@@ -90,13 +89,6 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
     def unfinished(self) -> bool:
         """Tell that no call may be added before somebody has finished what was begun."""
         return bool(self.intents or self.redirect or self.erasing or self.tombstones)
-
-    @property
-    def lifetime(self) -> int:
-        """Seconds after which the record disappears when no call comes; 0: never (semantics 1.8)."""
-        if self.key is not None or self.unfinished:
-            return REDIRECT_SECONDS if self.folded else 0
-        return ANONYMOUS_SECONDS if self.user is None else KNOWN_SECONDS
 
 
 class UnreadableRecord(ValueError):

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
 from emarsys_cdp.store.address import read_address
-from emarsys_cdp.store.keys import RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
+from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology
@@ -132,6 +132,47 @@ class RedisStore:
                         yield key.rsplit(":", 1)[1], content
                 if cursor == b"0":
                     break
+
+    async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
+        """Return the records among some keys: a place is the number of a server, and a cursor of its SCAN."""
+        server, _, cursor = at.partition(".")
+        number, wires = int(server), await self._topology.masters()
+        if number >= len(wires) or int(cursor) >= 2**64:
+            return [], None
+        command = ("SCAN", cursor, "MATCH", RECORDS, "COUNT", size)
+        following, found = await self._topology.ask(wires[number], command)
+        keys = [key.decode() for key in found]
+        records = zip(keys, await self._get(keys), strict=True)
+        after = f"{number}.{following.decode()}"
+        if following == b"0":
+            after = f"{number + 1}.0" if number + 1 < len(wires) else ""
+        return [(key.rsplit(":", 1)[1], record) for key, record in records if record is not None], after or None
+
+    async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """Go through everything in steps, server by server: SCAN answers a step at once, and blocks nobody."""
+        for wire in await self._topology.masters():
+            cursor: bytes = b"0"
+            while True:
+                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", PEOPLE, "COUNT", step))
+                keys = [key.decode() for key in found]
+                contents = zip(keys, await self._get(keys), strict=True)
+                there = [(*key.rsplit(":", 2)[1:], content) for key, content in contents if content is not None]
+                yield (
+                    [(name, content) for kind, name, content in there if kind == "p"],
+                    [(name, content) for kind, name, content in there if kind == "i"],
+                )
+                if cursor == b"0":
+                    break
+
+    async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
+        """Return how long identifier rows stay."""
+        keys = [row_key(name) for name in names]
+        left = await self._topology.run(keys, [("TTL", key) for key in keys])
+        return [seconds if seconds >= 0 else None for seconds in left]
+
+    async def size(self) -> int:
+        """Return how many keys there are in all servers."""
+        return sum([await self._topology.ask(wire, ("DBSIZE",)) for wire in await self._topology.masters()])
 
     async def ping(self) -> None:
         """Raise `StoreUnavailable` when a server does not answer."""
