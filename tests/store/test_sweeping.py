@@ -42,7 +42,8 @@ def test_rows_of_people_who_are_gone_go_on_every_server(make_store: MakeStore) -
 
     swept, left = on(make_store, use)
 
-    assert (swept.people, swept.rows, swept.removed, swept.finished) == (1, 3 * STEP + 3, 3 * STEP, 0)
+    assert (swept.people, swept.removed, swept.finished) == (1, 3 * STEP, 0)
+    assert swept.rows >= 3 * STEP + 3  # a server may give a key twice
     assert sorted(left) == sorted(name for name in call(1, 1, 1, 1).names if name)
 
 
