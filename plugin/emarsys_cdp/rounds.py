@@ -50,6 +50,7 @@ class _Lost(Struct):
 
     waiting: _Waiting
     index: int
+    entry: Entry
     tries: int = 1
 
 
@@ -102,7 +103,7 @@ class Rounds:
             if lost and not self._queue:
                 await asyncio.sleep(self._jitter(lost[0].tries))
             new = self._arrived(MAX_CALLS - len(lost))
-            entries = [one.waiting.entries[one.index] for one in lost]
+            entries = [one.entry for one in lost]
             for waiting in new:
                 entries += waiting.entries
             try:
@@ -112,8 +113,9 @@ class Rounds:
                     _fail(waiting, error)
                 lost = []
             else:
-                again = [one for one, added in zip(lost, results, strict=False) if _is_lost(one, added)]
-                lost = again + _distribute(new, results, len(lost))
+                tried = zip(lost, results, entries, strict=False)
+                again = [one for one, added, entry in tried if _is_lost(one, added, entry)]
+                lost = again + _distribute(new, results, entries, len(lost))
 
     async def _round(self, entries: list[Entry]) -> list[Added | None]:
         results = await settle(entries, self._memory, self._revisions, self._store)
@@ -130,27 +132,34 @@ class Rounds:
         return arrived
 
 
-def _distribute(new: list[_Waiting], results: list[Added | None], start: int) -> list[_Lost]:
-    """Give each request its results, which begin at *start*; return the calls that have to be tried again."""
+def _distribute(
+    new: list[_Waiting], results: list[Added | None], entries: list[Entry], start: int
+) -> list[_Lost]:
+    """
+    Give each request its results, which begin at *start*; return the calls that have to be tried again.
+
+    *entries* are those of the round, with what it has noted of calls that wait.
+    """
     lost: list[_Lost] = []
     for waiting in new:
         end = start + len(waiting.entries)
         waiting.results = results[start:end]
         missing = [index for index, added in enumerate(waiting.results) if added is None]
         waiting.missing = len(missing)
-        lost += [_Lost(waiting, index) for index in missing]
+        lost += [_Lost(waiting, index, entries[start + index]) for index in missing]
         _answer(waiting)
         start = end
     return lost
 
 
-def _is_lost(one: _Lost, added: Added | None) -> bool:
+def _is_lost(one: _Lost, added: Added | None, entry: Entry) -> bool:
     """Note the result of another try; tell whether the call has to be tried once more."""
     waiting = one.waiting
     if waiting.done.done():
         return False
     if added is None:
         one.tries += 1
+        one.entry = entry
         if one.tries < MAX_TRIES:
             return True
         _fail(waiting, StoreUnavailable(f"a call lost {MAX_TRIES} times against other workers"))

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from emarsys_cdp.document.model import DEFAULT, Document
+from emarsys_cdp.store import SHARED_SECONDS
 from emarsys_cdp.store.record import Record
-from emarsys_cdp.store.rows import QUARANTINED, SHARED, TOMBSTONE, Row
+from emarsys_cdp.store.rows import QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row
 from emarsys_cdp.values.times import iso_time
 from emarsys_cdp_hooks import Json
+
+USERS_OF_SHARED: Final = 2
+"""An anonymousId is shared from its second person on (semantics 1.7); those who come later are not counted."""
 
 STOCK_PREFIX: Final = "stock:"
 """A value of a space with RudderStack's stock settings is named by its Emarsys field."""
@@ -96,8 +100,12 @@ def show_row(name: str, kind: str, value: str, row: Row) -> dict[str, Any] | Non
     *kind* is user, key or anon; *name* is the row's, a keyed hash of the identifier.
     """
     if row.kind in (SHARED, QUARANTINED):
-        state = "shared" if row.kind == SHARED else "quarantined"
-        return {kind: value, "state": state, **({"isolate": row.pid} if row.pid else {})}
+        if row.kind == QUARANTINED:
+            return {kind: value, "state": "quarantined"}
+        until = show_time(row.since + SHARED_SECONDS * 1000).partition("T")[0]
+        shown = {kind: value, "state": "shared", "users": USERS_OF_SHARED, "until": until}
+        return shown | ({"isolate": row.pid} if row.pid else {})
     if row.kind == TOMBSTONE:
-        return {"tombstone": f"hmac:{name}", "mode": row.mode, "at": show_time(row.erased)}
+        at = row.since if row.mode == SUPPRESS else row.erased
+        return {"tombstone": f"hmac:{name}", "mode": row.mode, "at": show_time(at)}
     return None

@@ -31,11 +31,16 @@ DEFAULT_POLICY = Policy()
 
 
 class Previous(Struct, frozen=True, gc=False):
-    """The `previousId` of an alias call, and its row names as a userId and as an anonymousId."""
+    """
+    The `previousId` of an alias call, and its row names as a userId and as an anonymousId.
+
+    *value* is empty when there is no usable one; *warning* says why it was refused.
+    """
 
     value: str
     user_name: str
     anon_name: str
+    warning: str | None = None
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -43,7 +48,8 @@ class Entry(Struct, frozen=True, gc=False):
     One call to add to the users table.
 
     *names* are the row names of userId, primary key and anonymousId, None where the call has none. *values* holds
-    what the data maps read. *previous* is what an alias call names beside its userId.
+    what the data maps read. *previous* is what an alias call names beside its userId. *warned*: what the call was
+    warned of already, when it was tried before. *joined* are profiles that became one since the call asked for it.
     """
 
     space: str
@@ -55,6 +61,8 @@ class Entry(Struct, frozen=True, gc=False):
     values: Mapping[str, StoredValue]
     policy: Policy = DEFAULT_POLICY
     previous: Previous | None = None
+    warned: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
 
     def all_names(self) -> Iterator[str]:
         """Yield the names of all rows that the call is about."""
