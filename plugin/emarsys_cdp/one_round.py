@@ -19,7 +19,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.identity.entries import USER, Entry
 from emarsys_cdp.identity.picture import NOBODY
 from emarsys_cdp.identity.resolution import WARNINGS, Resolution, resolve
 from emarsys_cdp.merging import Known, Merger
@@ -147,6 +147,15 @@ class Round:
         warned = tuple(dict.fromkeys((*entry.warned, *warnings)))
         self._entries[index] = replace(entry, warned=warned, joined=(*entry.joined, *joined))
 
+    def _done(self, index: int, resolution: Resolution) -> tuple[str, ...]:
+        """Return those warnings of a call that has lost whose cause is gone, since that part of it was written."""
+        claimed = self._writing.claimed
+        done = {WARNINGS.get(one.what) for one in resolution.changes if one.name in claimed}
+        merges = self._entries[index].policy.on_key_shared == "merge"
+        if merges and any(rank == USER and name in claimed for rank, name in resolution.claims):
+            done.add("key_shared")  # the new user of the key is another's name from now on
+        return tuple([code for code in resolution.warnings if code in done])
+
     def _tag(self, space: str, user: str) -> str:
         return self._merger.tag(space, user)
 
@@ -171,8 +180,7 @@ class Round:
         if pid in writing.unwritable:
             return Added(None, warnings, writing.unwritable[pid])
         if pid in writing.lost:
-            done = {WARNINGS.get(one.what) for one in resolution.changes if one.name in writing.claimed}
-            self._note(index, tuple([code for code in resolution.warnings if code in done]))
+            self._note(index, self._done(index, resolution))
             return None
         person = self._profiles.get(pid)
         if person is None:

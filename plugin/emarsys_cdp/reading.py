@@ -41,11 +41,13 @@ class Reading:
         """Read everything that the calls need."""
         await self._read_rows(store, self._recall())
         await self._read_records(store)
-        stale = self._stale()
-        if stale:
+        stale, again = self._stale(), set[str]()
+        while stale:
+            again |= set(stale)
             await self._read_rows(store, stale)
             self._doubt(stale)
             await self._read_records(store)
+            stale = [name for name in self._stale() if name not in again]
         self._forget_dead_isolates()
 
     def _recall(self) -> list[str]:
@@ -130,6 +132,7 @@ class Reading:
         for pid in self._doubted:
             self.remembered.remove(pid)
             del self.records[pid], self.revisions[pid]
+            self._memory.records.pop(pid, None)
 
     def _check(self, stale: dict[str, None], entry: Entry, name: str | None, has: Has, value: str | None) -> None:
         pid = self.owners[name] if name is not None else None

@@ -132,9 +132,7 @@ class Rounds:
         return arrived
 
 
-def _distribute(
-    new: list[_Waiting], results: list[Added | None], entries: list[Entry], start: int
-) -> list[_Lost]:
+def _distribute(new: list[_Waiting], results: list[Added | None], entries: list[Entry], start: int) -> list[_Lost]:
     """
     Give each request its results, which begin at *start*; return the calls that have to be tried again.
 

@@ -16,7 +16,7 @@ from emarsys_cdp.merging import MAX_TRIES, Known, Merger, tombstone
 from emarsys_cdp.store import Claim, Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.record import Erasing, Record, UnreadableRecord, unpack
-from emarsys_cdp.store.rows import DELETE, OWNED, QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row, read_row
+from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row, read_row
 
 KINDS = {"user": "u", "key": "k", "anon": "a"}
 """Kinds of identifiers as people name them, and as rows do."""

@@ -36,8 +36,8 @@ class Writing:
     """
     The changes of one round over what it has read.
 
-    *changed* are the profiles to write, *claimed* the rows that were set, *lost* those whose calls have to be tried again since another worker was
-    faster, *unwritable* says why a profile cannot be stored.
+    *changed* are the profiles to write, *claimed* the rows that were set, *lost* the profiles whose calls have to be
+    tried again since another worker was faster; *unwritable* says why a profile cannot be stored.
     """
 
     def __init__(self, reading: Reading, revisions: Iterator[int], namer: Namer) -> None:
@@ -306,7 +306,8 @@ class Writing:
         """
         todo: dict[str, list[tuple[int, str, str]]] = {}
         for name, holder, rank, value, what in self._taken:
-            if self._claims[name][1].isdisjoint(self.lost):
+            is_back = self._reading.owners[name] == holder  # a later call of this round has brought it back
+            if not is_back and self._claims[name][1].isdisjoint(self.lost):
                 todo.setdefault(holder, []).append((rank, value, what))
         self._detached = set(todo)
         for _ in range(MAX_DETACHES):
@@ -334,9 +335,7 @@ def _fitting(record: Record, anon_limit: int) -> Record:
     """Return a record that has grown by a merge with as much as there is room for."""
     if len(record.devices) <= anon_limit and len(record.former_keys) <= MAX_FORMER_KEYS:
         return record
-    return replace(
-        record, devices=record.devices[:anon_limit], former_keys=record.former_keys[:MAX_FORMER_KEYS]
-    )
+    return replace(record, devices=record.devices[:anon_limit], former_keys=record.former_keys[:MAX_FORMER_KEYS])
 
 
 def _with_alias(record: Record, user: str) -> Record:

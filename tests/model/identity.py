@@ -168,10 +168,8 @@ class Model:
         user, key, anon = call.ids.user, call.ids.key, call.ids.anon
         if user and (owner := self.owner.get(("user", user))):  # 1
             return owner
-        if self._links(call) and (owner := self._previous(call)):  # 1.6, rows 2 and 3
-            # Chosen: a device whose owner has another key than the call is not anonymous, but another person's.
-            if owner.user == call.ids.previous or compatible(owner, user, key):
-                return owner
+        if self._links(call) and (owner := self._previous(call)) and self._may_rename(owner, call):  # 1.6, rows 2 and 3
+            return owner
         if key and (owner := self.owner.get(("key", key))) and (not user or owner.user in (None, user)):  # 2
             return owner
         if anon and (owner := self.owner.get(("anon", anon))) and self._may_find(owner, call):  # 3
@@ -192,6 +190,14 @@ class Model:
             return False
         return self.rules.stitch != "strict" or is_anonymous(owner) or not (call.ids.user or call.ids.key)
 
+    def _may_rename(self, owner: Profile, call: Call) -> bool:
+        """
+        1.6, rows 2 and 3: whether the owner of previousId gets the new user.
+
+        *Chosen*: a device whose owner has another key than the call is not anonymous, but another person's.
+        """
+        return owner.user == call.ids.previous or compatible(owner, call.ids.user, call.ids.key)
+
     def _claim_user(self, profile: Profile, call: Call) -> None:
         """Take step 6; a rename (1.6, row 3) as well."""
         if call.ids.user and ("user", call.ids.user) not in self.owner:
@@ -202,12 +208,14 @@ class Model:
     def _link_previous(self, profile: Profile, call: Call) -> Profile:
         """1.6: previousId and userId are one person, unless both are known."""
         previous, owner = call.ids.previous, self._previous(call)
-        if not previous or not self._links(call) or owner is profile:
+        if not previous or not self._links(call):
             return profile
-        if owner is None:
+        if owner is None or self.owner.get(("user", previous)) is profile:
             return self._point(profile, previous)
+        if owner is profile:
+            return profile
         known = owner.user is not None
-        fits = compatible(owner, profile.user, profile.key) and compatible(owner, None, call.ids.key)
+        fits = compatible(owner, profile.user, call.ids.key or profile.key)
         if self.rules.alias_merge_known if known else fits:
             return self._merge(profile, owner) or profile
         # Chosen: a profile with another key but no user is no less another person than a known user.
@@ -221,14 +229,14 @@ class Model:
 
     def _point(self, profile: Profile, previous: str) -> Profile:
         """
-        Let an unknown previousId point at a profile.
+        Let a previousId that is unknown, or a user of the profile, point at the profile.
 
         *Chosen*: it may turn out to be a user or a device, so it points as both; as a device it is listed only when it
         has been seen as one. Otherwise an alias that arrives before the calls of its device would leave two profiles.
         """
         self.owner["user", previous] = profile
         if previous not in self.shared_since:
-            self.owner["anon", previous] = profile
+            self.owner.setdefault(("anon", previous), profile)
         return profile
 
     def _claim_key(self, profile: Profile, call: Call) -> Profile:
@@ -284,7 +292,9 @@ class Model:
         users = self.users_of_key.setdefault(key, set())
         users |= {one.user for one in (owner, profile) if one.user}
         if self.rules.on_key_shared == "merge":
-            users = users | {user for (kind, user), one in self.owner.items() if kind == "user" and one in (owner, profile)}
+            users = users | {
+                user for (kind, user), one in self.owner.items() if kind == "user" and one in (owner, profile)
+            }
         if len(users) > USERS_PER_KEY:
             self.quarantined.add(key)
             self.owner.pop(("key", key), None)

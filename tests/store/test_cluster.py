@@ -249,7 +249,6 @@ def test_slots_that_the_servers_move_themselves(cluster: Cluster) -> None:
 
 def test_nodes_that_do_not_agree(cluster: Cluster, source: Node, target: Node) -> None:
     """Two nodes that each say for a moment that the other one has a slot are given the time to agree."""
-
     agreeing = Event()
 
     def agree() -> None:

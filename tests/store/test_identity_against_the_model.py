@@ -8,7 +8,7 @@ pipeline, rounds of one worker or of two that take turns, erasures.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.model import properties, timelines
 from tests.model.identity import Model
 from tests.model.properties import state
-from tests.model.table import Call, Erase, Json, Step, do, play
+from tests.model.table import Call, Erase, Json, Make, Step, do, play
 from tests.model.timelines import DAY, DOCUMENT
 from tests.model.vectors import ORIGIN
 from tests.support.identity import World, memory, valkey
@@ -60,12 +60,12 @@ def _quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def making(world: World, workers: int) -> Callable[..., properties.UsersTable]:
+def making(world: World, workers: int) -> Make:
     """Return what makes a users table with so many workers."""
     return lambda document: world.make(document, workers)
 
 
-@examples(60, 3_000)
+@examples(100, 3_000)
 @given(document=timelines.documents(), steps=timelines.timelines(), workers=WORKERS)
 def test_the_product_does_what_the_model_does(
     world: World, document: dict[str, Json], steps: list[Step], workers: int
@@ -85,7 +85,7 @@ def test_the_product_does_what_the_model_does_in_conflicts(
         properties.same_as(Model, making(world, workers), document, steps)
 
 
-@examples(60, 3_000)
+@examples(100, 3_000)
 @given(
     document=timelines.documents(),
     steps=timelines.timelines(),
@@ -102,7 +102,9 @@ def test_calls_that_share_a_round_end_as_one_by_one(
             want = play(model, group)
             calls = [step for step in group if isinstance(step, Call)]
             got = table.calls(calls) if calls else play(table, group)
-            assert (got, table.warnings()) == (want, model.warnings()), group
+            # Which of the calls of a round came first is nowhere kept: a duplicate is told after the round.
+            dropped = [result == "dropped" for result in got]
+            assert (dropped, table.warnings()) == ([result == "dropped" for result in want], model.warnings()), group
             assert state(table) == state(model), group
 
 
@@ -165,9 +167,7 @@ def test_the_key_is_the_last_claim(world: World, calls: list[Call], workers: int
 
 
 @examples(20, 2_000)
-@given(
-    document=timelines.documents(), steps=timelines.timelines(), others=timelines.bystanders(), workers=WORKERS
-)
+@given(document=timelines.documents(), steps=timelines.timelines(), others=timelines.bystanders(), workers=WORKERS)
 def test_calls_of_nobody_change_nothing(
     world: World, document: dict[str, Json], steps: list[Step], others: list[tuple[int, Call]], workers: int
 ) -> None:

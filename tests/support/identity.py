@@ -113,10 +113,7 @@ class RealTable:
         self.store = OwnStore(world.store, lambda: self._now)
         store, random = cast("Store", self.store), world.random
         self._rounds = cycle(
-            [
-                Rounds(store, world.namer, world.next_pid, lambda _: 0.0, random.getrandbits(60))
-                for _ in range(workers)
-            ]
+            [Rounds(store, world.namer, world.next_pid, lambda _: 0.0, random.getrandbits(60)) for _ in range(workers)]
         )
         self._users = UsersTable(store, world.namer, count(random.getrandbits(60)))
         self._signer = Signer(_NoTokens(), lambda: self._now, random.randbytes)
@@ -182,9 +179,7 @@ class RealTable:
 
     async def _request(self, call: Call, capture: _Capture) -> None:
         world, rounds = self._world, cast("Rounds", capture)
-        pipeline = Pipeline(
-            world.steps, rounds, world.namer, self._signer, world.metrics, lambda: self._now, ""
-        )
+        pipeline = Pipeline(world.steps, rounds, world.namer, self._signer, world.metrics, lambda: self._now, "")
         await pipeline.process(self._space, [make_call(0, call.message, call.arrival)])
 
     async def _result(self, entry: Entry, added: Added) -> str:

@@ -189,7 +189,9 @@ def test_phones(raw: Any, want: str) -> None:
     assert read_key(raw, "phone") == Identifiers(None, want)
 
 
-@pytest.mark.parametrize("raw", ["12", "+49", "call me", "49+1701234567", "0170/1234567", "+" + "1" * 21, "jane@example.com"], ids=shown)
+@pytest.mark.parametrize(
+    "raw", ["12", "+49", "call me", "49+1701234567", "0170/1234567", "+" + "1" * 21, "jane@example.com"], ids=shown
+)
 def test_no_phones(raw: str) -> None:
     """A key of type phone that is none is refused."""
     assert read_key(raw, "phone") == Identifiers(warnings=("key_not_email",))

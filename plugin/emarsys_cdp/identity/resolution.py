@@ -163,7 +163,9 @@ class _Resolving:
         if anon_name is not None:
             self._device(anon_name)
         if self._merge is not None:
-            return Resolution(self._pid, merge=self._merge, warnings=tuple(dict.fromkeys(self._warnings[: self._lasting])))
+            return Resolution(
+                self._pid, merge=self._merge, warnings=tuple(dict.fromkeys(self._warnings[: self._lasting]))
+            )
         return Resolution(
             self._pid,
             tuple(self._claims),
@@ -258,15 +260,16 @@ class _Resolving:
         picture, key = self._picture, self._entry.ids.key
         other = picture.holder(previous.user_name) or picture.holder(previous.anon_name)
         if other is None:
-            # It may be a user or a device: a call of either that comes after the alias finds the person.
             self._claims.append((USER, previous.user_name))
-            if not picture.is_shared(previous.anon_name):
+        if other is None or picture.holder(previous.user_name) == self._pid:
+            # It may be a user or a device: a call of either that comes after the alias finds the person.
+            if picture.holder(previous.anon_name) is None and not picture.is_shared(previous.anon_name):
                 self._claims.append((ANON, previous.anon_name))
         elif other != self._pid:
             record = picture.records[other]
             known = record.user is not None and not has_user(record, self._user)
             allowed = self._entry.policy.alias_merge_known
-            fits = compatible(record, self._user, self._record.key) and compatible(record, None, key)
+            fits = compatible(record, self._user, key or self._record.key)
             if allowed if known else fits:
                 self._join(other)
             else:

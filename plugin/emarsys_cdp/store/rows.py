@@ -4,12 +4,13 @@ What an identifier row says: one read of it answers who has the identifier.
 | content | meaning |
 |---|---|
 | `p<pid>` | *pid* owns it; `+<tags>` after it: users who have claimed the key, once there were several |
-| `s`, `s<pid>` | shared: it is nobody's; *pid* is the isolate, the profile of calls that have nothing else; `^<day>` after it: the day (since 1970) of the last call that said so |
+| `s`, `s<pid>` | shared: nobody's; *pid* is the isolate, for calls that have nothing else; `^<day>` after it |
 | `q` | a key that too many people use: it is nobody's |
 | `td<ms>`, `ts<ms>` | erased at *ms* (calls of then and before are dropped), or suppressed (all calls are dropped) |
 
 `~<ms>` after the others: the identifier was erased once, and came again later or is suppressed. `@<pid>` at the end of
-a tombstone names the record that lists all rows which were suppressed together. A tag is the beginning of the row name
+a tombstone names the record that lists all rows which were suppressed together. A day (counted from 1970) is that of
+the last call by which the device was shared. A tag is the beginning of the row name
 of a userId, so it says of nobody who it is.
 """
 
