@@ -110,8 +110,9 @@ class Round:
             if lost.isdisjoint(pair):
                 one, other = (Known(pid, reading.revisions[pid], reading.records[pid]) for pid in pair)
                 if await self._merger.merge(one, other):
+                    joined = tuple([(known.pid, known.record.user) for known in (one, other)])
                     for index, warnings in asked:
-                        self._note(index, warnings, pair)
+                        self._note(index, warnings, joined)
 
     def _apply(self, index: int, entry: Entry) -> Resolution | Added | None:
         """
@@ -141,7 +142,7 @@ class Round:
             resolution = replace(resolution, warnings=(entry.previous.warning, *resolution.warnings))
         return resolution
 
-    def _note(self, index: int, warnings: tuple[str, ...], joined: tuple[str, ...] = ()) -> None:
+    def _note(self, index: int, warnings: tuple[str, ...], joined: tuple[tuple[str, str | None], ...] = ()) -> None:
         """Note for a call that is tried again what it has done already and what it was warned of then."""
         entry = self._entries[index]
         warned = tuple(dict.fromkeys((*entry.warned, *warnings)))

@@ -49,7 +49,8 @@ class Entry(Struct, frozen=True, gc=False):
 
     *names* are the row names of userId, primary key and anonymousId, None where the call has none. *values* holds
     what the data maps read. *previous* is what an alias call names beside its userId. *warned*: what the call was
-    warned of already, when it was tried before. *joined* are profiles that became one since the call asked for it.
+    warned of already, when it was tried before. *joined* are profiles that became one since the call asked for
+    it, with the users that they had then.
     """
 
     space: str
@@ -62,7 +63,7 @@ class Entry(Struct, frozen=True, gc=False):
     policy: Policy = DEFAULT_POLICY
     previous: Previous | None = None
     warned: tuple[str, ...] = ()
-    joined: tuple[str, ...] = ()
+    joined: tuple[tuple[str, str | None], ...] = ()
 
     def all_names(self) -> Iterator[str]:
         """Yield the names of all rows that the call is about."""

@@ -199,10 +199,16 @@ class _Resolving:
         return Resolution(self._new_pid(), ((ANON, anon_name),), warnings=warnings, takes_key=False, isolate=True)
 
     def _joined(self) -> str | None:
-        """Return the profile that this call has joined with another one, as somebody whose userId was new then."""
-        for pid in self._entry.joined:
+        """
+        Return the profile that this call has joined with another one, as somebody whose userId was new then.
+
+        If another user has come to it meanwhile, it is that user's.
+        """
+        users = {user for _, user in self._entry.joined}
+        users = users - {None} or users
+        for pid, _ in self._entry.joined:
             record = self._picture.records.get(pid)
-            if record is not None and not record.isolate:
+            if record is not None and not record.isolate and record.user in users:
                 return pid
         return None
 
