@@ -20,8 +20,8 @@ FUTURE_MILLISECONDS = 5 * 60 * 1000
 MAX_MESSAGE_ID = 100
 """A longer messageId is replaced by its hash."""
 
-_TRANSPORT = frozenset(("sentAt", "receivedAt", "request_ip", "requestIP", "rudderId"))
-"""Parts of a message that differ between two deliveries of the same call."""
+_TRANSPORT = frozenset(("sentAt", "receivedAt", "ip", "request_ip", "requestIP", "rudderId"))
+"""Parts of a message and of its context that differ between two deliveries of the same call (semantics 1.10)."""
 
 _canonical = msgspec.json.Encoder(order="deterministic")
 
@@ -45,8 +45,15 @@ def message_id(message: Mapping[str, Any]) -> str:
     given = message.get("messageId")
     if isinstance(given, str) and given:
         return given if len(given) <= MAX_MESSAGE_ID else _digest(given.encode("utf-8", "replace"))
-    content = {key: value for key, value in message.items() if key not in _TRANSPORT}
+    content = _content(message)
+    if isinstance(content.get("context"), Mapping):
+        content["context"] = _content(content["context"])
     return _digest(_canonical.encode(content))
+
+
+def _content(part: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a part of a message without what another delivery has otherwise."""
+    return {key: value for key, value in part.items() if key not in _TRANSPORT}
 
 
 def _digest(data: bytes) -> str:

@@ -21,13 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.changes import identifiers
+from emarsys_cdp.identity.changes import identifiers, perhaps
 from emarsys_cdp.identity.joining import join, survivor
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, pack, unpack
-from emarsys_cdp.store.rows import OWNED, SUPPRESS, TOMBSTONE, Row, read_row
+from emarsys_cdp.store.rows import DELETE, OWNED, SUPPRESS, TAG_CHARACTERS, TOMBSTONE, Row, read_row
 
 MAX_TRIES = 20
 """Tries against other workers; what is not finished then is finished by the next who meets it."""
@@ -39,6 +39,40 @@ class Known(Struct, frozen=True, gc=False):
     pid: str
     revision: int
     record: Record
+
+
+class _Burial(Struct, frozen=True, gc=False):
+    """The erasure of a person, who has had *tags* in the rows of keys."""
+
+    pid: str
+    record: Record
+    mode: str
+    time: int
+    tags: set[str]
+
+    def row(self, row: Row | None) -> Row | None:
+        """Return what becomes of the row of one of the person's identifiers; None: it stays."""
+        if row is None or (row.kind == OWNED and row.pid in (self.pid, *self.record.merged_from)):
+            return tombstone(row, self.mode, self.time, self.pid)
+        if row.kind == TOMBSTONE:
+            # It was erased for itself: as before, and as late.
+            return tombstone(row, DELETE, self.time) if self.mode == DELETE else None
+        users = tuple([tag for tag in row.users if tag not in self.tags])
+        return replace(row, users=users) if users != row.users else None
+
+
+def tombstone(row: Row | None, mode: str, time: int, pid: str | None = None) -> Row:
+    """
+    Return the row of an identifier that is erased now; *pid* is the record that lists those erased with it.
+
+    A suppression stays one, and begins with its first.
+    """
+    erased = row.erased if row is not None else 0
+    if row is not None and row.mode == SUPPRESS:
+        return row if mode == SUPPRESS else replace(row, erased=max(erased, time))
+    if mode == SUPPRESS:
+        return Row(TOMBSTONE, pid, (), erased, SUPPRESS, time)
+    return Row(TOMBSTONE, None, (), max(erased, time), DELETE)
 
 
 class Merger:
@@ -54,23 +88,24 @@ class Merger:
         self.namer = namer
         self.lifetimes = lifetimes
 
-    async def merge(self, first: Known, second: Known) -> None:
+    async def merge(self, first: Known, second: Known) -> bool:
         """
-        Make one profile of two, if both are still as they were read.
+        Make one profile of two, if both are still as they were read; tell whether they were.
 
-        Nothing is returned: the call that asked for it is resolved anew, and asks again if they are still two.
+        The call that asked for it is resolved anew, and asks again if they are still two.
         """
         kept_pid, _ = survivor((first.pid, first.record), (second.pid, second.record))
         kept, lost = (first, second) if kept_pid == first.pid else (second, first)
         if kept.record.unfinished or lost.record.unfinished or kept.record.isolate or lost.record.isolate:
-            return
+            return False
         noted = await self._write(kept, replace(kept.record, intents=(lost.pid,), stub=False))
         if noted is None:
-            return
+            return False
         if await self._write(lost, replace(lost.record, redirect=kept.pid, stub=False)) is None:
             await self._write(noted, replace(noted.record, intents=()))
-            return
+            return False
         await self.finish(lost.pid)
+        return True
 
     async def read(self, pid: str) -> Known | None:
         """
@@ -149,7 +184,7 @@ class Merger:
         joined = join(target.record, lost.pid, lost.record)
         if joined is not target.record and await self._write(target, joined) is None:
             return
-        await self._repoint(self.names(lost.record), lost.pid, target.pid)
+        await self._repoint(self.names(lost.record), lost.pid, target.pid, self.perhaps(lost.record))
         await self._write(lost, Record(lost.record.space, redirect=target.pid, folded=True))
 
     async def _close(self, kept: Known) -> None:
@@ -165,14 +200,18 @@ class Merger:
             if left != again.record.intents:
                 await self._write(again, replace(again.record, intents=left))
 
-    async def _repoint(self, names: Sequence[str], old: str, new: str) -> None:
-        """Let rows that name one profile name another; one that was never claimed is claimed for it."""
-        left = list(names)
+    async def _repoint(self, names: Sequence[str], old: str, new: str, perhaps: Sequence[str] = ()) -> None:
+        """
+        Let rows that name one profile name another; one that was never claimed is claimed for it.
+
+        *perhaps* are rows that are left alone when there are none.
+        """
+        left = [*names, *perhaps]
         for _ in range(MAX_TRIES):
             claims = []
             for name, content in zip(left, await self._store.read_rows(left), strict=True):
                 row = read_row(content)
-                if row is None or (row.kind == OWNED and row.pid == old):
+                if (row is None and name not in perhaps) or (row is not None and row.kind == OWNED and row.pid == old):
                     wanted = Row(OWNED, new) if row is None else replace(row, pid=new)
                     claims.append(Claim(name, content, wanted.content()))
             left = await self._claim(claims)
@@ -192,16 +231,17 @@ class Merger:
         if record.erasing is None:
             return
         mode, time = record.erasing.mode, record.erasing.time
-        names, mine = self.names(record), {known.pid, *record.merged_from}
-        left = names
+        certain, possible = self.names(record), self.perhaps(record)
+        burial = _Burial(known.pid, record, mode, time, self._tags(record))
+        left = [*certain, *possible]
         for _ in range(MAX_TRIES):
-            claims = []
-            for name, content in zip(left, await self._store.read_rows(left), strict=True):
-                row = read_row(content)
-                if row is None or (row.kind == OWNED and row.pid in mine):
-                    stone = Row(TOMBSTONE, known.pid, 0, max(time, row.erased if row is not None else 0), mode)
-                    claims.append(Claim(name, content, stone.content()))
-            left = await self._claim(claims)
+            rows = zip(left, await self._store.read_rows(left), strict=True)
+            wanted = [
+                (name, content, burial.row(read_row(content)))
+                for name, content in rows
+                if content is not None or name not in possible
+            ]
+            left = await self._claim([Claim(name, old, row.content()) for name, old, row in wanted if row is not None])
             if not left:
                 break
         else:
@@ -211,13 +251,24 @@ class Merger:
             if part is not None and part.record.redirect is not None:
                 await self.remove(part)
         if mode == SUPPRESS:
-            await self._write(known, Record(record.space, tombstones=tuple(names)))
+            await self._write(known, Record(record.space, tombstones=(*certain, *possible)))
         else:
             await self.remove(known)
 
     def names(self, record: Record) -> list[str]:
         """Return the names of the rows of all identifiers of a record."""
         return [self.namer(record.space, kind, value) for kind, value in identifiers(record)]
+
+    def perhaps(self, record: Record) -> list[str]:
+        """Return the names of the rows that may be a record's."""
+        return [self.namer(record.space, kind, value) for kind, value in perhaps(record)]
+
+    def tag(self, space: str, user: str) -> str:
+        """Return what the rows of keys note of a user."""
+        return self.namer(space, "u", user)[:TAG_CHARACTERS]
+
+    def _tags(self, record: Record) -> set[str]:
+        return {self.tag(record.space, user) for user in (record.user, *record.aliases) if user is not None}
 
     async def write(self, known: Known, record: Record) -> bool:
         """Replace a profile's record if it is still as it was read."""

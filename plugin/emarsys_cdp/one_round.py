@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.identity.entries import USER, Entry
 from emarsys_cdp.identity.picture import NOBODY
-from emarsys_cdp.identity.resolution import Resolution, resolve
+from emarsys_cdp.identity.resolution import WARNINGS, Resolution, resolve
 from emarsys_cdp.merging import Known, Merger
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store import Store
@@ -58,7 +59,11 @@ async def find_outdated(store: Store, revisions: Mapping[str, int]) -> set[str]:
 
 
 class Round:
-    """One read, compute, write over the people of some entries."""
+    """
+    One read, compute, write over the people of some entries.
+
+    *entries* are these, with what was noted of those that have to be tried again.
+    """
 
     def __init__(
         self,
@@ -68,14 +73,14 @@ class Round:
         memory: Memory,
         merger: Merger,
     ) -> None:
-        self._entries = entries
+        self.entries = entries
         self._new_pid = new_pid
         self._memory = memory
         self._merger = merger
         self._reading = Reading(entries, memory)
         self._writing = Writing(self._reading, revisions, merger.namer, merger.lifetimes)
         self._held: set[str] = set()
-        self._merges: list[tuple[str, str]] = []
+        self._merges: dict[tuple[str, str], list[tuple[int, tuple[str, ...]]]] = {}
         self._resolutions: list[Resolution | Added | None] = []
         self._profiles: dict[str, Profile] = {}
 
@@ -84,12 +89,12 @@ class Round:
         reading, writing, memory = self._reading, self._writing, self._memory
         await reading.read(store)
         self._held |= reading.unfinished
-        self._resolutions = [self._apply(entry) for entry in self._entries]
+        self._resolutions = [self._apply(index, entry) for index, entry in enumerate(self.entries)]
         unchanged = {pid: reading.revisions[pid] for pid in reading.remembered if pid not in writing.changed}
         outdated = await find_outdated(store, unchanged)
         if outdated:
             memory.learn({}, outdated)
-            return [None] * len(self._entries)
+            return [None] * len(self.entries)
         await writing.write(store, memory)
         forget = writing.lost | reading.unfinished | {pid for pair in self._merges for pid in pair}
         forget |= {pid for pid, record in reading.records.items() if record.isolate}
@@ -97,7 +102,7 @@ class Round:
         memory.learn(owners, forget)
         with suppress(UnreadableRecord):  # it costs those who wait for it: their calls are refused for now in the end
             await self._finish()
-        return [self._result(resolution) for resolution in self._resolutions]
+        return [self._result(index, resolution) for index, resolution in enumerate(self._resolutions)]
 
     async def _finish(self) -> None:
         """Do what the held calls wait for: finish what was begun by others, then the merges of this round."""
@@ -105,13 +110,20 @@ class Round:
         if reading.unfinished:
             named = [(name, pid) for name, pid in reading.owners.items() if pid in reading.unfinished]
             await self._merger.settle({name: pid for name, pid in named if pid})
-        for pair in dict.fromkeys(self._merges):
+        for pair, asked in self._merges.items():
             if lost.isdisjoint(pair):
                 one, other = (Known(pid, reading.revisions[pid], reading.records[pid]) for pid in pair)
-                await self._merger.merge(one, other)
+                if await self._merger.merge(one, other):
+                    joined = tuple([(known.pid, known.record.user) for known in (one, other)])
+                    for index, warnings in asked:
+                        self._note(index, warnings, joined)
 
-    def _apply(self, entry: Entry) -> Resolution | Added | None:
-        """Fold one entry into the round's picture of the users table; None: it waits for the next round."""
+    def _apply(self, index: int, entry: Entry) -> Resolution | Added | None:
+        """
+        Fold one entry into the round's picture of the users table; None: it waits for the next round.
+
+        What a call that waits for a merge was warned of is noted in the list of entries.
+        """
         reading = self._reading
         owners = reading.owners
         if reading.unreadable:
@@ -122,15 +134,35 @@ class Round:
         if self._held and self._waits(entry):
             self._hold(entry)
             return None
-        resolution = resolve(entry, owners, reading.records, self._new_pid, reading.rows)
+        resolution = resolve(entry, owners, reading.records, self._new_pid, self._tag, reading.rows)
         if resolution.merge is not None:
-            self._merges.append(resolution.merge)
+            self._merges.setdefault(resolution.merge, []).append((index, resolution.warnings))
             self._held |= set(resolution.merge)
             self._hold(entry)
             return None
         if resolution.pid is not None:
             self._writing.add(entry, resolution, resolution.pid)
+        if entry.previous is not None and entry.previous.warning is not None:
+            resolution = replace(resolution, warnings=(entry.previous.warning, *resolution.warnings))
         return resolution
+
+    def _note(self, index: int, warnings: tuple[str, ...], joined: tuple[tuple[str, str | None], ...] = ()) -> None:
+        """Note for a call that is tried again what it has done already and what it was warned of then."""
+        entry = self.entries[index]
+        warned = tuple(dict.fromkeys((*entry.warned, *warnings)))
+        self.entries[index] = replace(entry, warned=warned, joined=(*entry.joined, *joined))
+
+    def _done(self, index: int, resolution: Resolution) -> tuple[str, ...]:
+        """Return those warnings of a call that has lost whose cause is gone, since that part of it was written."""
+        claimed = self._writing.claimed
+        done = {WARNINGS.get(one.what) for one in resolution.changes if one.name in claimed}
+        merges = self.entries[index].policy.on_key_shared == "merge"
+        if merges and any(rank == USER and name in claimed for rank, name in resolution.claims):
+            done.add("key_shared")  # the new user of the key is another's name from now on
+        return tuple([code for code in resolution.warnings if code in done])
+
+    def _tag(self, space: str, user: str) -> str:
+        return self._merger.tag(space, user)
 
     def _waits(self, entry: Entry) -> bool:
         """Tell whether a call is about people or identifiers of one that waits: it must not overtake."""
@@ -144,7 +176,7 @@ class Round:
             if pid:
                 self._held.add(pid)
 
-    def _result(self, resolution: Resolution | Added | None) -> Added | None:
+    def _result(self, index: int, resolution: Resolution | Added | None) -> Added | None:
         if resolution is None or isinstance(resolution, Added):
             return resolution
         pid, warnings, writing = resolution.pid, resolution.warnings, self._writing
@@ -153,6 +185,7 @@ class Round:
         if pid in writing.unwritable:
             return Added(None, warnings, writing.unwritable[pid])
         if pid in writing.lost:
+            self._note(index, self._done(index, resolution))
             return None
         person = self._profiles.get(pid)
         if person is None:

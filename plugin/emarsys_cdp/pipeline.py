@@ -258,8 +258,9 @@ class Pipeline:
 
 def _previous(space: CompiledSpace, call: Call, namer: Namer) -> Previous:
     """Return what an alias call names beside its userId; without a usable one nothing can be done with it."""
-    value = space.reader.previous(call.message) or ""
-    return Previous(value, namer(space.id, "u", value), namer(space.id, "a", value))
+    found, warning = space.reader.previous(call.message)
+    value = found or ""
+    return Previous(value, namer(space.id, "u", value), namer(space.id, "a", value), warning)
 
 
 def _subjects(

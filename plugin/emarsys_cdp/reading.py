@@ -35,15 +35,19 @@ class Reading:
         self.revisions: dict[str, int] = {}
         self.unfinished: set[str] = set()
         self.unreadable: dict[str, str] = {}
+        self._doubted: set[str] = set()
 
     async def read(self, store: Store) -> None:
         """Read everything that the calls need."""
         await self._read_rows(store, self._recall())
         await self._read_records(store)
-        stale = self._stale()
-        if stale:
+        stale, again = self._stale(), set[str]()
+        while stale:
+            again |= set(stale)
             await self._read_rows(store, stale)
+            self._doubt(stale)
             await self._read_records(store)
+            stale = [name for name in self._stale() if name not in again]
         self._forget_dead_isolates()
 
     def _recall(self) -> list[str]:
@@ -81,7 +85,7 @@ class Reading:
             if not pid or pid in self.records or pid in self.unreadable or pid in self.unfinished:
                 continue
             remembered = known.get(pid)
-            if remembered is None or remembered.record is None:
+            if remembered is None or remembered.record is None or pid in self._doubted:
                 missing.append(pid)
             else:
                 self.revisions[pid], self.records[pid] = remembered.revision, remembered.record
@@ -121,6 +125,14 @@ class Reading:
                 self._check(stale, entry, previous.user_name, has_user, previous.value)
                 self._check(stale, entry, previous.anon_name, has_device, previous.value)
         return list(stale)
+
+    def _doubt(self, stale: Sequence[str]) -> None:
+        """Forget remembered records that lack what a row says is theirs: another worker may have given it to them."""
+        self._doubted = {pid for name in stale if (pid := self.owners[name])}.intersection(self.remembered)
+        for pid in self._doubted:
+            self.remembered.remove(pid)
+            del self.records[pid], self.revisions[pid]
+            self._memory.forget(pid)
 
     def _check(self, stale: dict[str, None], entry: Entry, name: str | None, has: Has, value: str | None) -> None:
         pid = self.owners[name] if name is not None else None

@@ -51,6 +51,7 @@ class _Lost(Struct):
 
     waiting: _Waiting
     index: int
+    entry: Entry
     tries: int = 1
 
 
@@ -107,7 +108,7 @@ class Rounds:
             if lost and not self._queue:
                 await asyncio.sleep(self._jitter(lost[0].tries))
             new = self._arrived(MAX_CALLS - len(lost))
-            entries = [one.waiting.entries[one.index] for one in lost]
+            entries = [one.entry for one in lost]
             for waiting in new:
                 entries += waiting.entries
             try:
@@ -117,16 +118,21 @@ class Rounds:
                     _fail(waiting, error)
                 lost = []
             else:
-                again = [one for one, added in zip(lost, results, strict=False) if _is_lost(one, added)]
-                lost = again + _distribute(new, results, len(lost))
+                tried = zip(lost, results, entries, strict=False)
+                again = [one for one, added, entry in tried if _is_lost(one, added, entry)]
+                lost = again + _distribute(new, results, entries, len(lost))
 
     async def _round(self, entries: list[Entry]) -> list[Added | None]:
-        """Return the result of each entry, None for those that have to be tried again."""
+        """
+        Return the result of each entry, None for those that have to be tried again.
+
+        What was noted of these for the next try is in *entries* then.
+        """
         memory = self._memory
         people = memory.callers(entries)
         if people is not None:
             return await self._settler.settle(entries, people)
-        entries = [entry.named(self._namer) for entry in entries]
+        entries[:] = [entry.named(self._namer) for entry in entries]
         known, others = tell_apart(entries, memory)
         results: dict[int, Added | None] = {}
         if known:
@@ -135,6 +141,8 @@ class Rounds:
         if others:
             unsettled = Round([entries[n] for n in others], self._new_pid, self._revisions, memory, self._merger)
             results |= zip(others, await unsettled.run(self._store), strict=True)
+            for n, entry in zip(others, unsettled.entries, strict=True):
+                entries[n] = entry
         return [results[n] for n in range(len(entries))]
 
     def _arrived(self, room: int) -> list[_Waiting]:
@@ -146,27 +154,32 @@ class Rounds:
         return arrived
 
 
-def _distribute(new: list[_Waiting], results: list[Added | None], start: int) -> list[_Lost]:
-    """Give each request its results, which begin at *start*; return the calls that have to be tried again."""
+def _distribute(new: list[_Waiting], results: list[Added | None], entries: list[Entry], start: int) -> list[_Lost]:
+    """
+    Give each request its results, which begin at *start*; return the calls that have to be tried again.
+
+    *entries* are those of the round, with what it has noted of calls that wait.
+    """
     lost: list[_Lost] = []
     for waiting in new:
         end = start + len(waiting.entries)
         waiting.results = results[start:end]
         missing = [index for index, added in enumerate(waiting.results) if added is None]
         waiting.missing = len(missing)
-        lost += [_Lost(waiting, index) for index in missing]
+        lost += [_Lost(waiting, index, entries[start + index]) for index in missing]
         _answer(waiting)
         start = end
     return lost
 
 
-def _is_lost(one: _Lost, added: Added | None) -> bool:
+def _is_lost(one: _Lost, added: Added | None, entry: Entry) -> bool:
     """Note the result of another try; tell whether the call has to be tried once more."""
     waiting = one.waiting
     if waiting.done.done():
         return False
     if added is None:
         one.tries += 1
+        one.entry = entry
         if one.tries < MAX_TRIES:
             return True
         _fail(waiting, StoreUnavailable(f"a call lost {MAX_TRIES} times against other workers"))

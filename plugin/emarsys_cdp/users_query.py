@@ -23,6 +23,8 @@ _PROBLEMS: Final = {
     "key_not_email": "is no e-mail address, and the primary keys of this space are",
 }
 
+_NO_PHONE: Final = "is no phone number with + and 5 to 20 digits, and the primary keys of this space are"
+
 
 class NoIdentifier(DropCall):
     """What was given as an identifier of a kind can be none."""
@@ -54,5 +56,9 @@ def read_identifier(reader: Reader, kind: str, value: str) -> str:
     found = reader.read({FIELD_OF[kind]: value})
     text = {"user": found.user, "key": found.key, "anon": found.anon}[kind]
     if text is None:
-        raise NoIdentifier(kind, f"{WORDS[kind]} {shorten(value)} {_PROBLEMS[found.warnings[0]]}")
+        raise NoIdentifier(kind, f"{WORDS[kind]} {shorten(value)} {_problem(reader, found.warnings[0])}")
     return text
+
+
+def _problem(reader: Reader, code: str) -> str:
+    return _NO_PHONE if code == "key_not_email" and reader.key_type == "phone" else _PROBLEMS[code]

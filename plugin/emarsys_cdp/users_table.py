@@ -12,13 +12,13 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.changes import identifiers
-from emarsys_cdp.merging import MAX_TRIES, Known, Merger
+from emarsys_cdp.identity.changes import identifiers, perhaps
+from emarsys_cdp.merging import MAX_TRIES, Known, Merger, tombstone
 from emarsys_cdp.store import START, Claim, Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Erasing, Record, UnreadableRecord, unpack
-from emarsys_cdp.store.rows import DELETE, OWNED, QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row, read_row
+from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row, read_row
 
 KINDS = {"user": "u", "key": "k", "anon": "a"}
 """Kinds of identifiers as people name them, and as rows do."""
@@ -89,7 +89,8 @@ class UsersTable:
         Erase the whole person behind an identifier; every identifier leaves a tombstone.
 
         With the mode `delete` calls of *now* (ms) and before are dropped from then on, with `suppress` all calls are.
-        An identifier that nobody has leaves a tombstone too. One that is shared or quarantined is nobody's and stays.
+        An identifier that nobody has leaves a tombstone too. One that was shared or quarantined is so no longer; who
+        else has used it stays.
 
         Raises:
             UnreadableRecord: the record is of a format that this version does not read.
@@ -99,14 +100,13 @@ class UsersTable:
         name = self._namer(space, KINDS[kind], value)
         for _ in range(MAX_TRIES):
             content, row = await self._row(name)
-            if row is not None and row.kind in (SHARED, QUARANTINED):
-                if row.pid is None or await self._forget_isolate(name, content, row):
-                    return Erased()
-                continue
             known = None if row is None or row.pid is None else await self._owner(name, row.pid)
-            if known is None:
+            if known is None or known.record.isolate:
                 if await self._bury(name, content, row, mode, now):
-                    return Erased(((kind, value),), (value,) if kind == "key" else ())
+                    if known is not None:
+                        await self._merger.remove(known)
+                    mine = kind == "key" and (row is None or row.kind != QUARANTINED)
+                    return Erased(((kind, value),), (value,) if mine else ())
                 continue
             marked = replace(known.record, values={}, released=(), erasing=Erasing(mode, now), stub=False)
             if await self._merger.write(known, marked):
@@ -120,7 +120,7 @@ class UsersTable:
         """
         Take the calls of a suppressed person again, of all the person's identifiers; tell whether it was suppressed.
 
-        What was erased stays erased: calls from before the suppression are dropped still.
+        What was deleted stays so: calls that a deletion covers are dropped still.
         """
         name = self._namer(space, KINDS[kind], value)
         _, row = await self._row(name)
@@ -129,7 +129,7 @@ class UsersTable:
         known = None if row.pid is None else await self._merger.read(row.pid)
         names = dict.fromkeys((*(known.record.tombstones if known is not None else ()), name))
         for each in names:
-            await self._lift(each)
+            await self._lift(each, row.pid)
         if known is not None and known.record.tombstones:
             await self._merger.remove(known)
         return True
@@ -172,32 +172,21 @@ class UsersTable:
 
     async def _bury(self, name: str, content: bytes | None, row: Row | None, mode: str, now: int) -> bool:
         """Make a tombstone of the row of an identifier that nobody has."""
-        if row is not None and row.mode == SUPPRESS:
-            return True
-        stone = Row(TOMBSTONE, None, 0, max(now, row.erased if row is not None else 0), mode)
+        stone = tombstone(row, mode, now)
         return (await self._store.claim([Claim(name, content, stone.content())]))[0]
 
-    async def _forget_isolate(self, name: str, content: bytes | None, row: Row) -> bool:
-        """Remove what is known of the calls of a shared device; the device stays shared."""
-        (done,) = await self._store.claim([Claim(name, content, replace(row, pid=None).content())])
-        known = None if row.pid is None else await self._merger.read(row.pid)
-        if done and known is not None:
-            await self._merger.remove(known)
-        return done
-
-    async def _lift(self, name: str) -> None:
-        """Turn the tombstone of a suppression into one of an erasure."""
+    async def _lift(self, name: str, suppression: str | None) -> None:
+        """End the suppression of a row, if it is that one; a deletion before it or since then counts again."""
         for _ in range(MAX_TRIES):
             content, row = await self._row(name)
-            if row is None or row.mode != SUPPRESS:
+            if row is None or row.mode != SUPPRESS or row.pid != suppression:
                 return
-            lifted = replace(row, mode=DELETE, pid=None)
-            if (await self._store.claim([Claim(name, content, lifted.content())]))[0]:
+            if (await self._store.claim([Claim(name, content, row.without_owner())]))[0]:
                 return
 
     async def _erased(self, record: Record) -> Erased:
         """Return what was erased: of the keys those that only this person had."""
-        found = identifiers(record)
+        found = [*identifiers(record), *perhaps(record)]
         names = [self._namer(record.space, kind, value) for kind, value in found]
         rows = [read_row(content) for content in await self._store.read_rows(names)]
         gone = [one for one, row in zip(found, rows, strict=True) if row is not None and row.kind == TOMBSTONE]

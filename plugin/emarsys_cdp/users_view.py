@@ -8,7 +8,7 @@ from typing import Any, Final
 from emarsys_cdp.document.model import DEFAULT, Document
 from emarsys_cdp.identity.resolution import MAX_USERS_OF_KEY
 from emarsys_cdp.store.record import Record
-from emarsys_cdp.store.rows import QUARANTINED, SHARED, TOMBSTONE, Row
+from emarsys_cdp.store.rows import QUARANTINED, SHARED, SUPPRESS, TOMBSTONE, Row
 from emarsys_cdp.values.times import iso_time
 from emarsys_cdp_hooks import Json
 
@@ -107,5 +107,6 @@ def show_row(name: str, kind: str, value: str, row: Row, ends: int | None = None
         until = {} if ends is None else {"until": show_time(ends)[: len("2025-04-06")]}
         return {kind: value, "state": state, "users": users, **until, **({"isolate": row.pid} if row.pid else {})}
     if row.kind == TOMBSTONE:
-        return {"tombstone": f"hmac:{name}", "mode": row.mode, "at": show_time(row.erased)}
+        at = row.since if row.mode == SUPPRESS else row.erased
+        return {"tombstone": f"hmac:{name}", "mode": row.mode, "at": show_time(at)}
     return None

@@ -118,5 +118,5 @@ class Memory:
 
 
 def _is_usual(entry: Entry, record: Record | None) -> bool:
-    """Tell that a call is no alias, and is not from before an erasure: then the rows have nothing more to say."""
-    return record is not None and entry.previous is None and entry.event_time > record.erased
+    """Tell that a call is no alias, not from before an erasure, and was not warned of anything: all is said then."""
+    return record is not None and entry.previous is None and entry.event_time > record.erased and not entry.warned

@@ -8,15 +8,15 @@ from msgspec.structs import replace
 
 from emarsys_cdp.identity.changes import without
 from emarsys_cdp.identity.entries import ANON, KEY, USER, Entry
-from emarsys_cdp.identity.folding import fold
-from emarsys_cdp.identity.picture import NOBODY, has_key
-from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, SHARE, TAKE, Change, Resolution
+from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, fold
+from emarsys_cdp.identity.picture import NOBODY
+from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, RENEW, SHARE, TAKE, Change, Resolution
 from emarsys_cdp.reading import Reading
-from emarsys_cdp.store import Claim, Commit, Store
+from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer, owned_by
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.store.record import Record, header, pack, unpack
-from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row
+from emarsys_cdp.store.rows import DAY, OWNED, QUARANTINED, SHARED, Row, read_row
 from emarsys_cdp.worker_memory import Memory
 
 MAX_DETACHES = 20
@@ -37,8 +37,8 @@ class Writing:
     """
     The changes of one round over what it has read.
 
-    *changed* are the profiles to write, *lost* those whose calls have to be tried again since another worker was
-    faster, *unwritable* says why a profile cannot be stored.
+    *changed* are the profiles to write, *claimed* the rows that were set, *lost* the profiles whose calls have to be
+    tried again since another worker was faster; *unwritable* says why a profile cannot be stored.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class Writing:
         self._before: dict[str, Record] = {}
         self._claims: dict[str, tuple[int, set[str]]] = {}
         self._taken: list[tuple[str, str, int, str, str]] = []
-        self._evicted: dict[str, tuple[str, str]] = {}
+        self._evicted: dict[str, tuple[str, int, str]] = {}
         self._missed: dict[str, set[int]] = {}
+        self._renewed: set[str] = set()
         self._detached: set[str] = set()
         self.changed: dict[str, None] = {}
+        self.claimed: set[str] = set()
         self.lost: set[str] = set()
         self.unwritable: dict[str, str] = {}
 
@@ -63,6 +65,7 @@ class Writing:
         owners, records = self._reading.owners, self._reading.records
         for rank, name in resolution.claims:
             owners[name] = pid
+            self._evicted.pop(name, None)
             self._claim_row(rank, name, {pid})
         for change in resolution.changes:
             self._change(entry, change, pid)
@@ -76,7 +79,7 @@ class Writing:
             owns_anon=anon_name is not None and owners[anon_name] == pid,
             owns_key=key_name is not None and owners[key_name] == pid,
         )
-        after = self._special(after, entry, resolution, pid)
+        after = self._special(_fitting(after, entry.policy.anon_limit), entry, resolution, pid)
         if before is not None:
             self._evict(before, after, entry, pid)
         if after != before:
@@ -93,10 +96,13 @@ class Writing:
     def _special(self, record: Record, entry: Entry, resolution: Resolution, pid: str) -> Record:
         """Return the record with what only few calls bring: an alias, another userId, an isolate, an erasure before."""
         owners, rows, previous = self._reading.owners, self._reading.rows, entry.previous
-        if resolution.rename and entry.ids.user is not None:
-            record = replace(record, user=entry.ids.user)
+        user, user_name = entry.ids.user, entry.names[USER]
+        if resolution.rename and user is not None:
+            record = replace(record, user=user)
+        if user is not None and user != record.user and user_name is not None and owners[user_name] == pid:
+            record = _with_alias(record, user)
         if previous is not None and owners[previous.user_name] == pid and previous.value != record.user:
-            record = replace(record, aliases=tuple(dict.fromkeys((*record.aliases, previous.value))))
+            record = _with_alias(record, previous.value)
         if resolution.isolate and not record.isolate:
             record = replace(record, isolate=True)
         if rows:
@@ -110,36 +116,56 @@ class Writing:
         known = self._claims.get(name)
         self._claims[name] = (rank, pids if known is None else known[1] | pids)
         row, owner = self._reading.rows.get(name), self._reading.owners[name]
-        if row is not None and row.kind != QUARANTINED and owner:
+        if row is not None and row.kind not in (QUARANTINED, SHARED) and owner:
             self._reading.rows[name] = Row(OWNED, owner, row.users, row.erased)
 
     def _change(self, entry: Entry, change: Change, pid: str) -> None:
         """Change the row of an identifier that somebody else has, and that person's record."""
         reading, name, holder = self._reading, change.name, change.holder
         rank, value = (ANON, entry.ids.anon) if change.what == SHARE else (KEY, entry.ids.key)
+        if change.what == RENEW:
+            self._renew(entry, name, pid)
+            return
         reading.contents.setdefault(name, owned_by(holder))
         row = reading.rows.get(name) or Row(OWNED, holder)
+        reading.rows[name] = replace(row, users=change.users)
         if change.what == COUNT:
-            reading.rows[name] = replace(row, users=row.users + 1)
-            self._claim_row(rank, name, {pid})
+            self._claim_row(rank, name, {holder, pid})
             return
-        if change.what == TAKE and row.users and has_key(reading.records.get(pid) or Record(entry.space), value):
-            reading.rows[name] = replace(row, users=row.users - 1)  # it has used the key, and owns it now
+        if change.what == SHARE:
+            reading.rows[name] = Row(SHARED, None, (), row.erased, None, _day(entry))
+            self._renewed.add(name)
         if change.what == QUARANTINE:
-            reading.rows[name] = Row(QUARANTINED, None, 0, row.erased)
+            reading.rows[name] = Row(QUARANTINED, None, (), row.erased)
         reading.owners[name] = {SHARE: NOBODY, QUARANTINE: None}.get(change.what, pid)
         self._claim_row(rank, name, {holder, pid})
         self._taken.append((name, holder, rank, value or NOBODY, change.what))
         self._set(holder, without(reading.records[holder], rank, value or NOBODY, change.what))
 
+    def _renew(self, entry: Entry, name: str, pid: str) -> None:
+        """Let a device be shared for longer: its row is set once more, whether the day is another or not."""
+        row = self._reading.rows[name]
+        self._reading.rows[name] = replace(row, since=max(row.since, _day(entry)))
+        self._renewed.add(name)
+        self._claim_row(ANON, name, {pid})
+
     def _evict(self, before: Record, after: Record, entry: Entry, pid: str) -> None:
-        """Note devices that the record has no room for: their rows are removed."""
-        if len(before.devices) + 1 <= len(after.devices) or before.devices is after.devices:
-            return
-        kept = {device.value for device in after.devices} | {entry.ids.anon}
-        for device in before.devices:
-            if device.value not in kept:
-                self._evicted[self._namer(entry.space, "a", device.value)] = (pid, device.value)
+        """Note identifiers that the record has no room for: their rows are removed. The call's own may be one."""
+        if before.devices is not after.devices:
+            left = {device.value for device in before.devices} | {entry.ids.anon}
+            for anon in left - {device.value for device in after.devices} - {None}:
+                self._leave(entry.space, ANON, anon, pid)
+        if before.former_keys is not after.former_keys:
+            for key in set(before.former_keys) - {after.key, *after.former_keys}:
+                self._leave(entry.space, KEY, key, pid)
+
+    def _leave(self, space: str, rank: int, value: str | None, pid: str) -> None:
+        name = self._namer(space, "ka"[rank == ANON], value or NOBODY)
+        owners = self._reading.owners
+        if owners.get(name, pid) == pid:
+            owners[name] = None
+            self._reading.contents.setdefault(name, owned_by(pid))
+            self._evicted[name] = (pid, rank, value or NOBODY)
 
     async def write(self, store: Store, memory: Memory) -> None:
         """Write the records, claim the rows that name them, and put right what a lost claim has made wrong."""
@@ -199,6 +225,7 @@ class Writing:
             pids = self._claims[name][1]
             if ok:
                 named |= pids
+                self.claimed.add(name)
             else:
                 self._miss(rank, pids)
         return named
@@ -206,16 +233,19 @@ class Writing:
     def _claim_of(self, name: str) -> Claim:
         """Return the claim of a row: for its owner of now, or as nobody's."""
         reading = self._reading
-        row, pid = reading.rows.get(name), reading.owners[name]
-        users, erased = (row.users, row.erased) if row is not None else (0, 0)
+        row = reading.rows.get(name)
+        pid = self._evicted[name][0] if name in self._evicted else reading.owners[name]
+        users, erased = (row.users, row.erased) if row is not None else ((), 0)
         if row is not None and row.kind == QUARANTINED:
             wanted = row
         elif not pid or reading.records[pid].isolate:
-            wanted = Row(SHARED, pid or None, 0, erased)
+            wanted = Row(SHARED, pid or None, (), erased, None, row.since if row is not None else 0)
         else:
             wanted = Row(OWNED, pid, users, erased)
-        space = reading.records[next(iter(self._claims[name][1]))].space
-        seconds = self._lifetimes(space).shared if wanted.kind == SHARED else 0
+        seconds = 0
+        if wanted.kind == SHARED:
+            space = reading.records[next(iter(self._claims[name][1]))].space
+            seconds = self._lifetimes(space).shared if name in self._renewed else UNCHANGED
         return Claim(name, reading.contents[name], wanted.content(), seconds)
 
     def _miss(self, rank: int, pids: set[str]) -> None:
@@ -259,15 +289,18 @@ class Writing:
         return replace(record, devices=before.devices) if ANON in missed else record
 
     async def _remove_evicted(self, store: Store) -> None:
-        """Remove the rows of devices that a record has no room for; they may come again as anybody's."""
+        """Remove the rows of identifiers that a record has no room for; they may come again as anybody's."""
         gone = {name: one for name, one in self._evicted.items() if one[0] not in self.lost | self.unwritable.keys()}
-        claims = [Claim(name, owned_by(pid), b"") for name, (pid, _) in gone.items()]
+        names, claims = list(gone), list[Claim]()
+        for name, content in zip(names, await store.read_rows(names) if names else [], strict=True):
+            row = read_row(content)
+            if row is not None and row.kind == OWNED and row.pid == gone[name][0]:
+                claims.append(Claim(name, content, row.without_owner()))
         for claim, ok in zip(claims, await store.claim(claims) if claims else [], strict=True):
             if ok:
-                pid, value = gone[claim.name]
-                self._reading.owners[claim.name], self._reading.contents[claim.name] = None, None
-                self._taken.append((claim.name, pid, ANON, value, SHARE))
-                self._claims[claim.name] = (ANON, {pid})
+                pid, rank, value = gone[claim.name]
+                self._taken.append((claim.name, pid, rank, value, TAKE))
+                self._claims[claim.name] = (rank, {pid})
 
     async def _detach(self, store: Store) -> None:
         """
@@ -278,7 +311,8 @@ class Writing:
         """
         todo: dict[str, list[tuple[int, str, str]]] = {}
         for name, holder, rank, value, what in self._taken:
-            if self._claims[name][1].isdisjoint(self.lost):
+            is_back = self._reading.owners[name] == holder  # a later call of this round has brought it back
+            if not is_back and self._claims[name][1].isdisjoint(self.lost):
                 todo.setdefault(holder, []).append((rank, value, what))
         self._detached = set(todo)
         for _ in range(MAX_DETACHES):
@@ -301,3 +335,20 @@ class Writing:
         record = replace(record, stub=False)
         seconds = self._lifetimes(record.space).of(record)
         return Commit(pid, revision, pack(record, next(self._new_revisions)), seconds=seconds)
+
+
+def _fitting(record: Record, anon_limit: int) -> Record:
+    """Return a record that has grown by a merge with as much as there is room for."""
+    if len(record.devices) <= anon_limit and len(record.former_keys) <= MAX_FORMER_KEYS:
+        return record
+    return replace(record, devices=record.devices[:anon_limit], former_keys=record.former_keys[:MAX_FORMER_KEYS])
+
+
+def _with_alias(record: Record, user: str) -> Record:
+    """Return a record with a further userId."""
+    return replace(record, aliases=tuple(dict.fromkeys((*record.aliases, user))))
+
+
+def _day(entry: Entry) -> int:
+    """Return the beginning of the day (ms) of a call."""
+    return max(entry.event_time, 0) // DAY * DAY

@@ -32,7 +32,9 @@ BLOCKED_FORMS = tuple(re.compile(form) for form in (r"[0-]*", r"\{\{.*\}\}", r"\
 """Whole values that are nobody's: only zeros and dashes, and what a template left over."""
 
 EMAIL = re.compile(r"[^@\s]+@[^@\s.]+(\.[^@\s.]+)+")
-PHONE = re.compile(r"\+\d+", re.ASCII)
+PHONE = re.compile(r"\+\d{5,20}", re.ASCII)
+"""*Chosen*: what is shorter or longer than any number in the world is none."""
+
 SEPARATORS = re.compile(r"[\s()./-]")
 """What people write into a phone number besides + and digits."""
 

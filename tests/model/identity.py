@@ -77,7 +77,10 @@ class Model:
         self.erasures += 1
         for each in identifiers:
             self._forget(each)
-            self.tombstones.setdefault(each, []).append(Tombstone(self.erasures, mode, now))
+            stones = self.tombstones.setdefault(each, [])
+            # Chosen: what is suppressed already stays in its first suppression.
+            if mode != "suppress" or all(stone.mode != "suppress" for stone in stones):
+                stones.append(Tombstone(self.erasures, mode, now))
         if profile is not None:
             self._remove(profile)
             for users in self.users_of_key.values():
@@ -124,14 +127,16 @@ class Model:
         )
 
     def _take(self, call: Call) -> str:
-        if call.is_alias and (None in (call.ids.user, call.ids.previous) or call.ids.user == call.ids.previous):
+        if self._is_erased(call):  # step 0
+            return "dropped"
+        if call.is_alias and not self._links(call):
             # Chosen: it links nobody, and is a call like any other, of whom else it names.
             self.met.add("alias_incomplete")
-        if (call.ids.user, call.ids.key, call.ids.anon) == (None, None, None):
-            self.met.add("unidentifiable")
-            return "dropped"
-        if self._is_erased(call):  # step 0
-            self.met.clear()
+        if call.ids.user is None and call.ids.key in self.quarantined:
+            self.met.add("key_shared")
+        if call.ids.user is None and call.ids.anon is None and call.ids.key in {None, *self.quarantined}:
+            # Chosen: a key that matches nobody (1.7) is no usable identifier (1.2).
+            self.met.add("unidentifiable" if call.ids.key is None else "key_shared")
             return "dropped"
         profile = self._whose(call)
         if not profile.isolate:
@@ -139,9 +144,11 @@ class Model:
             profile = self._link_previous(profile, call)
             profile = self._claim_key(profile, call)
             profile = self._claim_anon(profile, call)
-        elif call.ids.key is not None:
-            self.met.add("key_shared")
         return self._note(profile, call)
+
+    def _links(self, call: Call) -> bool:
+        """Tell whether a call is an alias of two names (1.6)."""
+        return None not in (call.ids.user, call.ids.previous) and call.ids.user != call.ids.previous
 
     def _is_erased(self, call: Call) -> bool:
         """Step 0: `delete` covers what happened until the erasure, `suppress` everything."""
@@ -161,15 +168,15 @@ class Model:
         user, key, anon = call.ids.user, call.ids.key, call.ids.anon
         if user and (owner := self.owner.get(("user", user))):  # 1
             return owner
-        if user and (owner := self._previous(call)) and owner.user in (None, call.ids.previous):  # 1.6, rows 2 and 3
+        if self._links(call) and (owner := self._previous(call)) and self._may_rename(owner, call):  # 1.6, rows 2 and 3
             return owner
         if key and (owner := self.owner.get(("key", key))) and (not user or owner.user in (None, user)):  # 2
             return owner
         if anon and (owner := self.owner.get(("anon", anon))) and self._may_find(owner, call):  # 3
             return owner
         if not user and (key is None or key in self.quarantined) and (anon is None or anon in self.shared_since):  # 4
-            # Chosen: a call with nothing but a quarantined key is treated like one with nothing but a shared device.
-            return self._isolate(("key", key) if key else ("anon", str(anon)), call.time)
+            # Chosen: a quarantined key beside the device says nothing more.
+            return self._isolate(("anon", str(anon)), call.time)
         return self._new(call.time)  # 5
 
     def _may_find(self, owner: Profile, call: Call) -> bool:
@@ -183,21 +190,33 @@ class Model:
             return False
         return self.rules.stitch != "strict" or is_anonymous(owner) or not (call.ids.user or call.ids.key)
 
+    def _may_rename(self, owner: Profile, call: Call) -> bool:
+        """
+        1.6, rows 2 and 3: whether the owner of previousId gets the new user.
+
+        *Chosen*: a device whose owner has another key than the call is not anonymous, but another person's.
+        """
+        return owner.user == call.ids.previous or compatible(owner, call.ids.user, call.ids.key)
+
     def _claim_user(self, profile: Profile, call: Call) -> None:
         """Take step 6; a rename (1.6, row 3) as well."""
         if call.ids.user and ("user", call.ids.user) not in self.owner:
+            profile.is_named_now = profile.user is None
             profile.user = call.ids.user
             self.owner["user", call.ids.user] = profile
 
     def _link_previous(self, profile: Profile, call: Call) -> Profile:
         """1.6: previousId and userId are one person, unless both are known."""
         previous, owner = call.ids.previous, self._previous(call)
-        if not (call.ids.user and previous) or owner is profile:
+        if not previous or not self._links(call):
             return profile
-        if owner is None:
+        if owner is None or self.owner.get(("user", previous)) is profile:
             return self._point(profile, previous)
+        if owner is profile:
+            return profile
         known = owner.user is not None
-        if self.rules.alias_merge_known if known else compatible(owner, profile.user, profile.key):
+        fits = compatible(owner, profile.user, call.ids.key or profile.key)
+        if self.rules.alias_merge_known if known else fits:
             return self._merge(profile, owner) or profile
         # Chosen: a profile with another key but no user is no less another person than a known user.
         self.met.add("alias_refused")
@@ -210,14 +229,14 @@ class Model:
 
     def _point(self, profile: Profile, previous: str) -> Profile:
         """
-        Let an unknown previousId point at a profile.
+        Let a previousId that is unknown, or a user of the profile, point at the profile.
 
         *Chosen*: it may turn out to be a user or a device, so it points as both; as a device it is listed only when it
         has been seen as one. Otherwise an alias that arrives before the calls of its device would leave two profiles.
         """
         self.owner["user", previous] = profile
         if previous not in self.shared_since:
-            self.owner["anon", previous] = profile
+            self.owner.setdefault(("anon", previous), profile)
         return profile
 
     def _claim_key(self, profile: Profile, call: Call) -> Profile:
@@ -225,13 +244,14 @@ class Model:
         key = call.ids.key
         if key is None:
             return profile
-        self._count_users(key, profile.user)
+        owner = self.owner.get(("key", key))
+        if owner is not None and owner.user and profile.user and owner.user != profile.user:
+            self._count_users(key, owner, profile)
         if key in self.quarantined:
             # Chosen: the person keeps the address, the key just matches nobody.
             self.met.add("key_shared")
             profile.set_key(key, call.version)
             return profile
-        owner = self.owner.get(("key", key))
         if owner is None:  # a
             self.owner["key", key] = profile
         elif owner is profile:  # b
@@ -262,10 +282,19 @@ class Model:
         profile.set_key(key, call.version)
         return profile
 
-    def _count_users(self, key: str, user: str | None) -> None:
-        """1.7: with too many users a key is quarantined. *Chosen*: users count who claimed it, also if they left it."""
+    def _count_users(self, key: str, owner: Profile, profile: Profile) -> None:
+        """
+        1.7: with too many users a key is quarantined.
+
+        *Chosen*: users count when they claim a key that another user has or had, and go on counting when they leave it.
+        In the mode `merge` those count whom it has made one person.
+        """
         users = self.users_of_key.setdefault(key, set())
-        users |= {user} if user else set()
+        users |= {one.user for one in (owner, profile) if one.user}
+        if self.rules.on_key_shared == "merge":
+            users = users | {
+                user for (kind, user), one in self.owner.items() if kind == "user" and one in (owner, profile)
+            }
         if len(users) > USERS_PER_KEY:
             self.quarantined.add(key)
             self.owner.pop(("key", key), None)
@@ -274,9 +303,8 @@ class Model:
         """Step 8."""
         anon = call.ids.anon
         if anon in self.shared_since:  # a
-            if call.ids.user or call.ids.key:
-                # Chosen: "the last conflicting call" (1.8) is the last one of somebody who says who he is.
-                self.shared_since[anon] = max(self.shared_since[anon], call.time)
+            # Chosen: "the last conflicting call" (1.8) is the last one of somebody who says who he is, by its arrival.
+            self.shared_since[anon] = self.now
         elif anon:
             owner = self.owner.setdefault(("anon", anon), profile)  # b
             if owner is not profile and self._may_merge(owner, profile):  # c
@@ -285,7 +313,7 @@ class Model:
             elif owner is not profile and self.rules.stitch != "first-owner":  # d
                 self.met.add("anon_shared")
                 self._forget(("anon", anon))
-                self.shared_since[anon] = call.time
+                self.shared_since[anon] = self.now
             if self.owner.get(("anon", anon)) is profile:
                 profile.see(anon, call.time, call.time)
         while len(profile.anons) > self.rules.anon_limit:
@@ -300,6 +328,7 @@ class Model:
 
     def _note(self, profile: Profile, call: Call) -> str:
         """Step 9, the values and the log: what makes the call count."""
+        profile.is_new = profile.is_named_now = False
         profile.first_seen = min(profile.first_seen, call.time)
         profile.last_seen = max(profile.last_seen, call.time)
         for name, value in call.values.items():
@@ -327,13 +356,21 @@ class Model:
 
         *Chosen*: `merges` is how many profiles went into one, so that it does not depend on the order of merges.
         """
+        if one.is_new or other.is_new:
+            # Chosen: whom this call has just made is not merged: nothing is known of him but what the call says.
+            stays = other if one.is_new else one
+            return self._absorb(stays, one if one.is_new else other)
         merges = one.merges + other.merges + 1
         if merges > self.rules.merge_limit:
             self.met.add("merge_limit")
             return None
         stays, goes = sorted((one, other), key=rank)
-        stays.user = stays.user or goes.user
         stays.merges, stays.merged_from = merges, stays.merged_from | goes.merged_from | {goes.pid}
+        return self._absorb(stays, goes)
+
+    def _absorb(self, stays: Profile, goes: Profile) -> Profile:
+        """Let all of one profile be another's."""
+        stays.user = stays.user or goes.user
         stays.first_seen = min(stays.first_seen, goes.first_seen)
         stays.last_seen = max(stays.last_seen, goes.last_seen)
         stays.log |= goes.log

@@ -31,12 +31,19 @@ class Value:
 
 @dataclass(eq=False)
 class Profile:
-    """A person, as far as is known. `isolate`: all that happens on a device, or for a key, that belongs to nobody."""
+    """
+    A person, as far as is known.
+
+    `isolate`: all that happens on a device that belongs to nobody. `is_new`: the call that made it is not yet noted;
+    `is_named_now`: nor the one that gave it a user.
+    """
 
     pid: int
     first_seen: int
     last_seen: int
     isolate: bool = False
+    is_new: bool = True
+    is_named_now: bool = False
     user: str | None = None
     key: str | None = None
     key_version: Version | None = None
@@ -97,8 +104,8 @@ def is_anonymous(profile: Profile) -> bool:
 
 
 def rank(profile: Profile) -> tuple[bool, bool, int, int]:
-    """1.4: who survives a merge."""
-    return profile.user is None, profile.key is None, profile.first_seen, profile.pid
+    """1.4: who survives a merge. *Chosen*: a user counts from the next call on."""
+    return profile.user is None or profile.is_named_now, profile.key is None, profile.first_seen, profile.pid
 
 
 def place(profile: Profile) -> tuple[str, str, list[str], list[str]]:

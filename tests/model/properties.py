@@ -34,7 +34,8 @@ def same_as(reference: Make, make: Make, document: Document, steps: Sequence[Ste
             {"result": do(table, step), **state(table), "profiles": table.profiles(), "warnings": table.warnings()}
             for table in tables
         )
-        assert got == want, f"step {number}: {step}"
+        wrong = {part: (got[part], want[part]) for part in want if got[part] != want[part]}
+        assert wrong == {}, f"step {number}, {step}: got and expected {wrong}"
 
 
 def every_identifier_has_one_owner(make: Make, document: Document, steps: Sequence[Step]) -> None:

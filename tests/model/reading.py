@@ -72,7 +72,8 @@ def message_id(message: Mapping[str, Json]) -> str:
     content = {name: part for name, part in message.items() if name not in NOT_CONTENT}
     if isinstance(content.get("context"), dict):
         content["context"] = {name: part for name, part in content["context"].items() if name not in NOT_CONTENT}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:32]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
 
 def at(value: Json, path: str) -> Json:

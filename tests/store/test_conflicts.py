@@ -67,7 +67,7 @@ SHARED_KEYS = {
     "share": (["key_shared"], {("anon1", "key1", "user1"): "key1", ("anon2", "user2"): "key1"}, "user1"),
     "refuse": (["key_shared"], {("anon1", "key1", "user1"): "key1", ("anon2", "user2"): None}, "user1"),
     "move": (["key_shared"], {("anon1", "user1"): None, ("anon2", "key1", "user2"): "key1"}, "user2"),
-    "merge": ([], {("anon1", "anon2", "key1", "user1", "user2"): "key1"}, "user1"),
+    "merge": (["key_shared"], {("anon1", "anon2", "key1", "user1", "user2"): "key1"}, "user1"),
 }
 
 

@@ -7,21 +7,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emarsys_cdp.store.keys import owner
-from emarsys_cdp.store.rows import DELETE, SUPPRESS, Row, read_row
+from emarsys_cdp.store.rows import DAY, DELETE, SUPPRESS, Row, read_row
 
 PID = "AAAAAAAAAAAA"
 
 ROWS = {
     b"pAAAAAAAAAAAA": Row("p", PID),
-    b"pAAAAAAAAAAAA+3": Row("p", PID, 3),
-    b"pAAAAAAAAAAAA+3~17": Row("p", PID, 3, 17),
-    b"pAAAAAAAAAAAA~17": Row("p", PID, 0, 17),
+    b"pAAAAAAAAAAAA+tag--1": Row("p", PID, ("tag--1",)),
+    b"pAAAAAAAAAAAA+tag--1tag_-2~17": Row("p", PID, ("tag--1", "tag_-2"), 17),
+    b"pAAAAAAAAAAAA~17": Row("p", PID, (), 17),
     b"s": Row("s"),
+    b"s^20094": Row("s", None, (), 0, None, 20_094 * DAY),
+    b"sAAAAAAAAAAAA^20094~17": Row("s", PID, (), 17, None, 20_094 * DAY),
     b"sAAAAAAAAAAAA": Row("s", PID),
     b"q": Row("q"),
-    b"q~17": Row("q", None, 0, 17),
-    b"td17": Row("t", None, 0, 17, DELETE),
-    b"ts17@AAAAAAAAAAAA": Row("t", PID, 0, 17, SUPPRESS),
+    b"q~17": Row("q", None, (), 17),
+    b"td17": Row("t", None, (), 17, DELETE),
+    b"ts17": Row("t", None, (), 0, SUPPRESS, 17),
+    b"ts17@AAAAAAAAAAAA": Row("t", PID, (), 0, SUPPRESS, 17),
+    b"ts17~15@AAAAAAAAAAAA": Row("t", PID, (), 15, SUPPRESS, 17),
 }
 
 
@@ -33,7 +37,7 @@ def test_a_row_reads_as_it_is_written(content: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"x", b"t", b"td", b"tx17", b"p A", b"pA+", b"pA~x", b"\xff", b"td17\n"], ids=repr
+    "content", [b"", b"x", b"t", b"td", b"tx17", b"p A", b"pA+", b"pA+3", b"pA~x", b"s^x", b"\xff", b"td17\n"], ids=repr
 )
 def test_what_is_no_row_names_nobody(content: bytes) -> None:
     """A damaged row is taken over by the next call."""

@@ -35,7 +35,7 @@ def test_an_identifier_is_read_as_that_of_a_call(document: Document | None, kind
         (None, "user", "x" * 256, "has more than 255 characters"),
         (None, "user", "a\x00b", "has characters that no identifier has"),
         (Document(), "key", "u1", "primary key 'u1' is no e-mail address"),
-        (PHONE, "key", "call me", "primary key 'call me' has characters that no identifier has"),
+        (PHONE, "key", "call me", "primary key 'call me' is no phone number"),
     ],
 )
 def test_what_no_call_can_have_is_refused(document: Document | None, kind: str, value: str, message: str) -> None:

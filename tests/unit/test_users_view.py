@@ -97,15 +97,15 @@ def test_fields_are_those_of_the_document() -> None:
 @pytest.mark.parametrize(
     ("content", "shown"),
     [
-        (b"s", {"anon": "x", "state": "shared", "users": 2, "until": "2025-04-06"}),
+        (b"s^20094", {"anon": "x", "state": "shared", "users": 2, "until": "2025-04-06"}),
         (
-            b"sAAAAAgAAAAIA",
+            b"sAAAAAgAAAAIA^20094",
             {"anon": "x", "state": "shared", "users": 2, "until": "2025-04-06", "isolate": "AAAAAgAAAAIA"},
         ),
         (b"q", {"anon": "x", "state": "quarantined", "users": 6}),
         (b"td1000", {"tombstone": "hmac:N", "mode": "delete", "at": "1970-01-01T00:00:01Z"}),
         (b"ts1001@AAAAAgAAAAIA", {"tombstone": "hmac:N", "mode": "suppress", "at": "1970-01-01T00:00:01.001Z"}),
-        (b"pAAAAAgAAAAIA+2", None),
+        (b"pAAAAAgAAAAIA+tag--1tag--2", None),
     ],
 )
 def test_a_row_that_names_nobody_is_shown(content: bytes, shown: dict[str, Any] | None) -> None:

@@ -17,6 +17,11 @@ def identifiers(record: Record) -> list[tuple[str, str]]:
     return [*users, *keys, *[("a", device.value) for device in record.devices]]
 
 
+def perhaps(record: Record) -> list[tuple[str, str]]:
+    """Return (kind, value) of identifiers that a person may have, which only their rows tell: aliased devices."""
+    return [("a", alias) for alias in record.aliases]
+
+
 def without(record: Record, rank: int, value: str, what: str) -> Record:
     """Return a record without an identifier: its row names somebody else, or nobody by *what*."""
     if rank == ANON:

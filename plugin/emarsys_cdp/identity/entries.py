@@ -34,11 +34,16 @@ NO_NAMES: Names = (None, None, None)
 
 
 class Previous(Struct, frozen=True, gc=False):
-    """The `previousId` of an alias call, and its row names as a userId and as an anonymousId."""
+    """
+    The `previousId` of an alias call, and its row names as a userId and as an anonymousId.
+
+    *value* is empty when there is no usable one; *warning* says why it was refused.
+    """
 
     value: str
     user_name: str
     anon_name: str
+    warning: str | None = None
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -47,6 +52,8 @@ class Entry(Struct, frozen=True, gc=False):
 
     *values* holds what the data maps read. *previous* is what an alias call names beside its userId. *names* are the
     row names of userId, primary key and anonymousId, None where the call has none; they are made when they are needed.
+    *warned*: what the call was warned of already, when it was tried before. *joined* are profiles that became one since
+    the call asked for it, with the users that they had then.
     """
 
     space: str
@@ -58,9 +65,13 @@ class Entry(Struct, frozen=True, gc=False):
     policy: Policy = DEFAULT_POLICY
     previous: Previous | None = None
     names: Names = NO_NAMES
+    warned: tuple[str, ...] = ()
+    joined: tuple[tuple[str, str | None], ...] = ()
 
     def named(self, namer: Namer) -> Entry:
         """Return the call with its row names."""
+        if self.names is not NO_NAMES:
+            return self
         ids = self.ids
         return replace(self, names=namer.names(self.space, ids.user, ids.key, ids.anon))
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.store.record import Device, Record, Released
 from emarsys_cdp_hooks import StoredValue
 
-MAX_FORMER_KEYS = 20
+MAX_FORMER_KEYS = 100
+"""Former keys of a person, as many as devices; one that there is no room for may be anybody's again."""
 
 MAX_RELEASED = 10
 """Calls that made a key known and are remembered for their retries; more than one needs merges."""
@@ -118,8 +119,10 @@ def _key(record: Record, entry: Entry, owns_key: bool) -> tuple[str | None, int,
     stored = (record.key_time, record.key_message)
     if key is None or (key == record.key and version <= stored and owns_key == record.owns_key):
         return record.key, *stored, record.owns_key, record.former_keys
-    if record.key is None or key == record.key:
+    if key == record.key:
         return key, *max(version, stored), owns_key, record.former_keys
+    if record.key is None:
+        return key, *version, owns_key, tuple([former for former in record.former_keys if former != key])
     if version > stored:
         return key, *version, owns_key, _former(record.former_keys, record.key, key)
     return record.key, *stored, record.owns_key, _former(record.former_keys, key, record.key)
@@ -148,13 +151,17 @@ def _devices(devices: tuple[Device, ...], anon: str, time: int, limit: int) -> t
     first = min(known.first_seen, time) if known else time
     last = max(known.last_seen, time) if known else time
     rest = [device for device in devices if device is not known]
-    ordered = sorted((Device(anon, first, last), *rest), key=lambda device: -device.last_seen)
-    return tuple(ordered[:limit])
+    return in_order((Device(anon, first, last), *rest))[:limit]
+
+
+def in_order(devices: Iterable[Device]) -> tuple[Device, ...]:
+    """Return devices by their last use, newest first; of two last used at one time the greater text is first."""
+    return tuple(sorted(devices, key=lambda device: (device.last_seen, device.value), reverse=True))
 
 
 def newest(known: StoredValue | None, value: StoredValue) -> StoredValue:
-    """Return the value that is last by (event time, messageId)."""
-    if known is None or (value.event_time, value.message_id) >= (known.event_time, known.message_id):
+    """Return the value that is last by (event time, messageId); of two of one call the first stays."""
+    if known is None or (value.event_time, value.message_id) > (known.event_time, known.message_id):
         return value
     return known
 

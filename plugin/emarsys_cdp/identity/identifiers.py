@@ -31,7 +31,7 @@ REMEMBERED = 65_536
 _QUOTES = ("'", '"')
 _EMAIL = re.compile(r"[^\s@<>()\[\],;:\"\\\x00-\x1f]+@[^\s@<>()\[\],;:\"\\\x00-\x1f]+\Z")
 _NO_DIGITS = re.compile(r"[\s().\-/]+")
-_PHONE = re.compile(r"\+?\d{5,20}\Z")
+_PHONE = re.compile(r"\+\d{5,20}\Z", re.ASCII)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -45,7 +45,7 @@ class Reader:
 
     def __init__(self, primary_key: Getter, key_type: str, blocked: frozenset[str] = frozenset()) -> None:
         self._primary_key = primary_key
-        self._key_type = key_type
+        self.key_type = key_type
         self._blocked = BLOCKED | blocked
         self._known: dict[tuple[str | None, str | None, str | None], Identifiers] = {}
 
@@ -58,9 +58,9 @@ class Reader:
             known = None
         return self._read(*parts) if known is None else known
 
-    def previous(self, message: Mapping[str, Any]) -> str | None:
-        """Return the usable `previousId` of an alias call."""
-        return self._text(message.get("previousId"))[0]
+    def previous(self, message: Mapping[str, Any]) -> tuple[str | None, str | None]:
+        """Return the usable `previousId` of an alias call, and the warning when it is refused."""
+        return self._text(message.get("previousId"))
 
     def _read(self, *parts: Any) -> Identifiers:
         """Return the identifiers of parts that are new, and remember those of texts of usual length."""
@@ -110,10 +110,10 @@ class Reader:
         return (text, warning) if text is None else self._as_key(text)
 
     def _as_key(self, text: str) -> tuple[str | None, str | None]:
-        if self._key_type == "text":
+        if self.key_type == "text":
             return text, None
-        if self._key_type == "email":
+        if self.key_type == "email":
             text = text.lower()
             return (text, None) if _EMAIL.match(text) else (None, "key_not_email")
         digits = _NO_DIGITS.sub("", text)
-        return (digits, None) if _PHONE.match(digits) else (None, "id_wrong_type")
+        return (digits, None) if _PHONE.match(digits) else (None, "key_not_email")

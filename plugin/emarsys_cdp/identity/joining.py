@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, newest
+from emarsys_cdp.identity.folding import in_order, newest
 from emarsys_cdp.store.record import Device, Record
 from emarsys_cdp_hooks import StoredValue
 
@@ -72,7 +72,7 @@ def _aliases(kept: Record, lost: Record) -> tuple[str, ...]:
 
 def _former(kept: Record, lost: Record, key: str | None) -> tuple[str, ...]:
     every = (kept.key, lost.key, *kept.former_keys, *lost.former_keys)
-    return tuple([one for one in dict.fromkeys(every) if one is not None and one != key])[:MAX_FORMER_KEYS]
+    return tuple([one for one in dict.fromkeys(every) if one is not None and one != key])
 
 
 def _devices(kept: Record, lost: Record) -> tuple[Device, ...]:
@@ -81,7 +81,7 @@ def _devices(kept: Record, lost: Record) -> tuple[Device, ...]:
         known = merged.get(device.value, device)
         first, last = min(known.first_seen, device.first_seen), max(known.last_seen, device.last_seen)
         merged[device.value] = Device(device.value, first, last)
-    return tuple(sorted(merged.values(), key=lambda device: (-device.last_seen, device.value)))
+    return in_order(merged.values())
 
 
 def _pending(kept: Record, lost: Record, key: str | None, values: dict[str, StoredValue]) -> tuple[str, ...]:

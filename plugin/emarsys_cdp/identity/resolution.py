@@ -24,7 +24,7 @@ from emarsys_cdp.identity.picture import (
     has_user,
 )
 from emarsys_cdp.store.record import Record
-from emarsys_cdp.store.rows import QUARANTINED, SUPPRESS
+from emarsys_cdp.store.rows import QUARANTINED, SUPPRESS, Row
 
 __all__ = [
     "ANON",
@@ -49,16 +49,27 @@ __all__ = [
 MAX_USERS_OF_KEY = 5
 """People who may use one key; when a further one comes, the key is nobody's (semantics 1.7)."""
 
-SHARE, TAKE, QUARANTINE, COUNT = "share", "take", "quarantine", "count"
-"""What a call changes about an identifier that somebody else has."""
+SHARE, RENEW, TAKE, QUARANTINE, COUNT = "share", "renew", "take", "quarantine", "count"
+"""What a call changes about an identifier that somebody else has, or nobody: a device is shared for longer."""
+
+WARNINGS = {SHARE: "anon_shared", TAKE: "key_shared", QUARANTINE: "key_shared", COUNT: "key_shared"}
+"""What a call that changes an identifier is warned of, if of anything."""
+
+Tag = Callable[[str, str], str]
+"""Space and userId to what a row notes of a user (`rows.py`)."""
 
 
 class Change(Struct, frozen=True, gc=False):
-    """A row that somebody else has, and what becomes of it: see `SHARE` and its neighbours."""
+    """
+    A row that the call's person does not have, and what becomes of it: see `SHARE` and its neighbours.
+
+    *holder* has it so far. *users* are tags of those who have claimed the key by now.
+    """
 
     what: str
     name: str
-    holder: str
+    holder: str = NOBODY
+    users: tuple[str, ...] = ()
 
 
 class Resolution(Struct, frozen=True, gc=False):
@@ -66,9 +77,10 @@ class Resolution(Struct, frozen=True, gc=False):
     The person of a call: *pid* is None when the call belongs to nobody.
 
     *claims* are (rank, row name) of identifiers without an owner, *changes* what becomes of those of others. *merge*
-    are two profiles that have to be joined before the call can be added. *takes_key*: the call's key may be the
-    person's. *rename*: an alias call gives the person another userId. *isolate*: it is the profile of a shared
-    anonymousId. *dropped* says why the call must not come in.
+    are two profiles that have to be joined before the call can be added; then only those *warnings* are there that
+    will not come up any more. *takes_key*: the call's key may be the person's. *rename*: an alias call gives the
+    person another userId. *isolate*: it is the profile of a shared anonymousId. *dropped* says why the call must not
+    come in.
     """
 
     pid: str | None
@@ -87,7 +99,7 @@ SUPPRESSED = "the person is suppressed"
 
 
 def resolve(
-    entry: Entry, owners: Owners, records: Records, new_pid: Callable[[], str], rows: Rows | None = None
+    entry: Entry, owners: Owners, records: Records, new_pid: Callable[[], str], tag: Tag, rows: Rows | None = None
 ) -> Resolution:
     """Return the person of a call, given the owners of its identifiers and their records."""
     user_name, key_name, anon_name = entry.names
@@ -105,21 +117,24 @@ def resolve(
             and (key_name is None or owners.get(key_name) == pid)
             and (anon_name is None or owners.get(anon_name) == pid)
         ):
-            return Resolution(pid)
-    return _Resolving(entry, Picture(owners, records, rows or {}), new_pid).run()
+            return Resolution(pid, warnings=entry.warned)
+    return _Resolving(entry, Picture(owners, records, rows or {}), new_pid, tag).run()
 
 
 class _Resolving:
     """One call on its way through the steps."""
 
-    def __init__(self, entry: Entry, picture: Picture, new_pid: Callable[[], str]) -> None:
+    def __init__(self, entry: Entry, picture: Picture, new_pid: Callable[[], str], tag: Tag) -> None:
         self._entry = entry
         self._picture = picture
         self._new_pid = new_pid
+        self._tag = tag
         self._claims: list[tuple[int, str]] = []
         self._changes: list[Change] = []
-        self._warnings: list[str] = []
+        self._warnings = list(entry.warned)
+        self._lasting = len(self._warnings)
         self._merge: tuple[str, str] | None = None
+        self._alias_of: Previous | None = None
         self._takes_key = True
         self._rename = False
 
@@ -128,29 +143,35 @@ class _Resolving:
         entry, picture = self._entry, self._picture
         user_name, key_name, anon_name = entry.names
         key_counts = key_name is not None and not self._is_quarantined(key_name)
-        if user_name is None and not key_counts and anon_name is None:
-            warning = "unidentifiable" if key_name is None else "key_shared"
-            return Resolution(None, warnings=(warning,))
-        pid = self._by_user() or self._alias() or self._by_key() or self._by_device()
-        if pid is None and anon_name is not None and user_name is None and key_name is None and self._is_shared():
-            return self._isolated(anon_name)
+        previous = entry.previous
+        if previous is not None and (entry.ids.user is None or previous.value in ("", entry.ids.user)):
+            self._warnings.append("alias_incomplete")
+            previous = None
+        self._alias_of = previous
+        if user_name is None and not key_counts and (anon_name is None or self._is_shared()):
+            return self._nobody(anon_name)
+        pid = self._by_user() or self._alias() or self._joined() or self._by_key() or self._by_device()
         self._pid = pid or self._new_pid()
         self._record = picture.records.get(self._pid) or Record(entry.space)
         self._user = entry.ids.user if self._rename else self._record.user or entry.ids.user
         if user_name is not None and self._by_user() is None:
             self._claims.append((USER, user_name))
-        if entry.previous is not None:
-            self._previous(entry.previous)
+        if previous is not None:
+            self._previous(previous)
         if key_name is not None:
             self._key(key_name)
-        if anon_name is not None and not self._is_shared():
+        if anon_name is not None:
             self._device(anon_name)
+        if self._merge is not None:
+            return Resolution(
+                self._pid, merge=self._merge, warnings=tuple(dict.fromkeys(self._warnings[: self._lasting]))
+            )
         return Resolution(
             self._pid,
             tuple(self._claims),
             tuple(self._changes),
-            self._merge,
-            tuple(self._warnings),
+            None,
+            tuple(dict.fromkeys(self._warnings)),
             self._takes_key,
             self._rename,
         )
@@ -162,12 +183,34 @@ class _Resolving:
     def _is_shared(self) -> bool:
         return self._picture.is_shared(self._entry.names[ANON])
 
-    def _isolated(self, name: str) -> Resolution:
-        """Step 4: a call that has nothing but a shared anonymousId."""
-        pid = self._picture.isolate(name)
+    def _nobody(self, anon_name: str | None) -> Resolution:
+        """Step 4: a call that has nothing but a shared anonymousId, and one that has not even that."""
+        key_name = self._entry.names[KEY]
+        if key_name is not None:
+            self._warnings.append("key_shared")
+        elif anon_name is None:
+            self._warnings.append("unidentifiable")
+        warnings = tuple(self._warnings)
+        if anon_name is None:
+            return Resolution(None, warnings=warnings)
+        pid = self._picture.isolate(anon_name)
         if pid is not None and pid in self._picture.records:
-            return Resolution(pid, isolate=True)
-        return Resolution(self._new_pid(), ((ANON, name),), isolate=True)
+            return Resolution(pid, warnings=warnings, takes_key=False, isolate=True)
+        return Resolution(self._new_pid(), ((ANON, anon_name),), warnings=warnings, takes_key=False, isolate=True)
+
+    def _joined(self) -> str | None:
+        """
+        Return the profile that this call has joined with another one, as somebody whose userId was new then.
+
+        If another user has come to it meanwhile, it is that user's.
+        """
+        users = {user for _, user in self._entry.joined}
+        users = users - {None} or users
+        for pid, _ in self._entry.joined:
+            record = self._picture.records.get(pid)
+            if record is not None and not record.isolate and record.user in users:
+                return pid
+        return None
 
     def _alias(self) -> str | None:
         """
@@ -175,8 +218,8 @@ class _Resolving:
 
         One that has another user gets the new userId only when the previousId is that user.
         """
-        previous, user = self._entry.previous, self._entry.ids.user
-        if previous is None or user is None or previous.value in ("", user):
+        previous = self._alias_of
+        if previous is None:
             return None
         pid = self._picture.holder(previous.user_name)
         if pid is not None:
@@ -220,19 +263,20 @@ class _Resolving:
 
     def _previous(self, previous: Previous) -> None:
         """Let the previousId of an alias call point at the person too, or merge its profile (semantics 1.6)."""
-        user = self._entry.ids.user
-        if user is None or previous.value in ("", user):
-            self._warnings.append("alias_incomplete")
-            return
-        picture = self._picture
+        picture, key = self._picture, self._entry.ids.key
         other = picture.holder(previous.user_name) or picture.holder(previous.anon_name)
         if other is None:
             self._claims.append((USER, previous.user_name))
+        if other is None or picture.holder(previous.user_name) == self._pid:
+            # It may be a user or a device: a call of either that comes after the alias finds the person.
+            if picture.holder(previous.anon_name) is None and not picture.is_shared(previous.anon_name):
+                self._claims.append((ANON, previous.anon_name))
         elif other != self._pid:
             record = picture.records[other]
             known = record.user is not None and not has_user(record, self._user)
             allowed = self._entry.policy.alias_merge_known
-            if allowed if known else compatible(record, self._user, self._record.key):
+            fits = compatible(record, self._user, key or self._record.key)
+            if allowed if known else fits:
                 self._join(other)
             else:
                 self._warnings.append("alias_refused")
@@ -248,29 +292,52 @@ class _Resolving:
             record = self._picture.records[other]
             if record.user is None or self._user is None or has_user(record, self._user):
                 self._join(other)
-            elif record.key != self._entry.ids.key:
-                self._changes.append(Change(TAKE, name, other))
             else:
-                self._conflict(name, other)
+                self._conflict(name, other, record)
 
-    def _conflict(self, name: str, other: str) -> None:
-        """Two users have the same key."""
-        mode = self._entry.policy.on_key_shared
-        if mode == "merge":
-            self._join(other)
+    def _conflict(self, name: str, other: str, record: Record) -> None:
+        """Two users have the same key, or one has it and the other had."""
+        mode, row = self._entry.policy.on_key_shared, self._picture.rows.get(name)
+        noted, users = row.users if row is not None else (), self._users_of_key(row, record)
+        if len(users) > MAX_USERS_OF_KEY:
+            self._warnings.append("key_shared")
+            self._changes.append(Change(QUARANTINE, name, other))
+            return
+        if record.key != self._entry.ids.key:
+            self._changes.append(Change(TAKE, name, other, users))
             return
         self._warnings.append("key_shared")
+        if mode == "merge":
+            asks = self._merge is None
+            self._join(other)
+            if asks:
+                self._lasting = len(self._warnings)
+            return
         if mode == "refuse":
             self._takes_key = False
-        elif mode == "move":
-            self._changes.append(Change(TAKE, name, other))
-        elif not has_key(self._record, self._entry.ids.key):
-            row = self._picture.rows.get(name)
-            users = 2 + (row.users if row is not None else 0)
-            self._changes.append(Change(COUNT if users <= MAX_USERS_OF_KEY else QUARANTINE, name, other))
+        if mode == "move":
+            self._changes.append(Change(TAKE, name, other, users))
+        elif users != noted:
+            self._changes.append(Change(COUNT, name, other, users))
+
+    def _users_of_key(self, row: Row | None, owner: Record) -> tuple[str, ...]:
+        """
+        Return tags of the users who have claimed a key: the owner, this person, and those before.
+
+        Where users of one key are merged, each that its owner has become counts.
+        """
+        noted = row.users if row is not None else ()
+        users = [owner.user, self._user]
+        if self._entry.policy.on_key_shared == "merge":
+            users += [*owner.aliases, *self._record.aliases]
+        space = self._entry.space
+        return tuple(sorted({*noted, *(self._tag(space, user) for user in users if user is not None)}))
 
     def _device(self, name: str) -> None:
         """Step 8: the anonymousId."""
+        if self._is_shared():
+            self._changes.append(Change(RENEW, name))
+            return
         other = self._picture.holder(name)
         if other is None:
             self._claims.append((ANON, name))

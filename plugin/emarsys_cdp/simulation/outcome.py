@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from emarsys_cdp.store.record import Record
 
@@ -42,6 +42,7 @@ class Outcome(Struct, frozen=True):
 
     *effects* and *instances* are those of rules. *shared* are the anonymousIds that belong to nobody, *warnings* codes
     in their order, *contradictions* the number of stops that came after the sending, *results* one for each step.
+    *values* are those of the data maps of each of the profiles; only a vector that expects some has them.
     """
 
     name: str
@@ -52,17 +53,21 @@ class Outcome(Struct, frozen=True):
     warnings: list[str]
     contradictions: int
     results: list[str]
+    values: list[dict[str, Any]] | UnsetType = UNSET
 
 
-def people(records: Iterable[Record]) -> list[Person]:
-    """Return people in the order of userId, key and anonymousIds."""
+def people(records: Iterable[Record]) -> list[tuple[Person, dict[str, Any]]]:
+    """Return people and their values in the order of userId, key, anonymousIds and former keys."""
     found = [
-        Person(
-            record.user,
-            record.key,
-            sorted(device.value for device in record.devices),
-            sorted(record.former_keys),
+        (
+            Person(
+                record.user,
+                record.key,
+                sorted(device.value for device in record.devices),
+                sorted(record.former_keys),
+            ),
+            {name: held.value for name, held in sorted(record.values.items())},
         )
         for record in records
     ]
-    return sorted(found, key=lambda one: (one.user or "", one.key or "", one.anons))
+    return sorted(found, key=lambda one: (one[0].user or "", one[0].key or "", one[0].anons, one[0].former))

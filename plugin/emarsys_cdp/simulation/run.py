@@ -11,7 +11,7 @@ from hashlib import blake2b
 from itertools import count
 from typing import cast
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from emarsys_cdp.calls import make_call
 from emarsys_cdp.credentials import OAuth, Secret, Wsse
@@ -185,15 +185,18 @@ class _Run:
             await self._wait(self._vector.until)
         space, calls = self._space.id, self._table.calls
         anons = {entry.ids.anon for entry, _ in calls} | {entry.previous.value for entry, _ in calls if entry.previous}
+        persons = people([one.record async for one in self._users.scan(space) if _is_shown(one.record)])
+        wants_values = "values" in (self._vector.expect or {})
         return Outcome(
             name=self._vector.name,
             effects=[],
             instances=[],
-            profiles=people([one.record async for one in self._users.scan(space) if _is_shown(one.record)]),
+            profiles=[person for person, _ in persons],
             shared=[one for one in sorted(filter(None, anons)) if await self._is_shared(one)],
             warnings=[code for call in calls for code in _warnings(*call)],
             contradictions=0,
             results=[self._results[index] for index in range(len(self._results))],
+            values=[values for _, values in persons] if wants_values else UNSET,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from emarsys_cdp.store import Claim, Commit, Store
+from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
 from emarsys_cdp.store.record import HEADER_BYTES
 
 
@@ -42,8 +42,8 @@ class TimedStore:
         """Set rows, and note when they expire."""
         done = await self._store.claim(claims)
         for one, written in zip(claims, done, strict=True):
-            if written:
-                self._names[one.name] = self._end(one.seconds)
+            if written and (one.seconds != UNCHANGED or one.name not in self._names):
+                self._names[one.name] = self._end(max(one.seconds, 0))
         return done
 
     def _end(self, seconds: int) -> int | None:

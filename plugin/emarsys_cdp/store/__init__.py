@@ -38,6 +38,9 @@ CELL_SECONDS = 90 * 24 * 3600
 START = "0.0"
 """The first place of `Store.step`."""
 
+UNCHANGED = -1
+"""Seconds of a claim that leaves the time at which a row disappears as it is."""
+
 
 class StoreUnavailable(RetryLater):
     """The store does not answer or refuses to write: the host keeps its calls and sends them again."""
@@ -67,7 +70,7 @@ class Claim(Struct, frozen=True):
     """
     An identifier row to set to *new*, if its content is still *old* (None: there is no row), or *new* already.
 
-    An empty *new* removes the row. *seconds*: how long it stays, 0 for ever.
+    An empty *new* removes the row. *seconds*: how long it stays, 0 for ever, `UNCHANGED` as long as it would have.
     """
 
     name: str
