@@ -73,7 +73,7 @@ class Round:
         self._memory = memory
         self._merger = merger
         self._reading = Reading(entries, memory)
-        self._writing = Writing(self._reading, revisions, merger.namer)
+        self._writing = Writing(self._reading, revisions, merger)
         self._held: set[str] = set()
         self._merges: list[tuple[str, str]] = []
         self._resolutions: list[Resolution | Added | None] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -11,17 +13,21 @@ from emarsys_cdp.identity.entries import ANON, KEY, USER, Entry
 from emarsys_cdp.identity.folding import fold
 from emarsys_cdp.identity.picture import NOBODY, has_key
 from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, SHARE, TAKE, Change, Resolution
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store import SHARED_SECONDS, Claim, Commit, Store
-from emarsys_cdp.store.keys import Namer, owned_by
-from emarsys_cdp.store.record import Record, header, pack, unpack
-from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row
+from emarsys_cdp.store.keys import owned_by
+from emarsys_cdp.store.record import Record, UnreadableRecord, pack, unpack
+from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row, read_row
 from emarsys_cdp.worker_memory import Memory, Remembered
 
 MAX_DETACHES = 20
 """Tries to take an identifier from a person whom other workers keep writing."""
 
 RANKS = (USER, KEY, ANON)
+
+Taken: TypeAlias = dict[str, tuple[int, str, str]]
+"""Row names of identifiers that somebody does not have any more, with rank, value, and what has become of them."""
 
 UNPACKABLE = (TypeError, ValueError, OverflowError)
 """What packing a record raises when a value cannot be stored."""
@@ -40,10 +46,11 @@ class Writing:
     faster, *unwritable* says why a profile cannot be stored.
     """
 
-    def __init__(self, reading: Reading, revisions: Iterator[int], namer: Namer) -> None:
+    def __init__(self, reading: Reading, revisions: Iterator[int], merger: Merger) -> None:
         self._reading = reading
         self._new_revisions = revisions
-        self._namer = namer
+        self._merger = merger
+        self._namer = merger.namer
         self._before: dict[str, Record] = {}
         self._claims: dict[str, tuple[int, set[str]]] = {}
         self._taken: list[tuple[str, str, int, str, str]] = []
@@ -129,13 +136,19 @@ class Writing:
         self._set(holder, without(reading.records[holder], rank, value or NOBODY, change.what))
 
     def _evict(self, before: Record, after: Record, entry: Entry, pid: str) -> None:
-        """Note devices that the record has no room for: their rows are removed."""
+        """Note devices that the record has no room for, the call's own as well: their rows are removed."""
         if len(before.devices) + 1 <= len(after.devices) or before.devices is after.devices:
             return
-        kept = {device.value for device in after.devices} | {entry.ids.anon}
-        for device in before.devices:
-            if device.value not in kept:
-                self._evicted[self._namer(entry.space, "a", device.value)] = (pid, device.value)
+        mine, anon_name = [device.value for device in before.devices], entry.names[ANON]
+        if entry.ids.anon is not None and anon_name is not None and self._reading.owners[anon_name] == pid:
+            mine.append(entry.ids.anon)
+        kept = {device.value for device in after.devices}
+        for value in mine:
+            name = self._namer(entry.space, "a", value)
+            if value not in kept:
+                self._evicted[name] = (pid, value)
+            else:
+                self._evicted.pop(name, None)
 
     async def write(self, store: Store, memory: Memory) -> None:
         """Write the records, claim the rows that name them, and put right what a lost claim has made wrong."""
@@ -236,10 +249,21 @@ class Writing:
         return records
 
     def _corrected(self, pid: str, before: Record) -> Record:
-        """Return a record without the identifiers whose rows it did not get."""
-        missed, record = self._missed.get(pid, set()), self._reading.records[pid]
+        """Return a record without the identifiers whose rows it did not get, and without calls that come again."""
+        missed, record = self._missed.get(pid), self._reading.records[pid]
+        if missed is None:
+            return record
         if USER in missed:
             return before  # the first rank: it has won nothing
+        record = replace(record, values=before.values)
+        if before.last_type:
+            record = replace(
+                record,
+                first_seen=before.first_seen,
+                last_seen=before.last_seen,
+                last_type=before.last_type,
+                last_message=before.last_message,
+            )
         if KEY in missed:
             record = replace(
                 record,
@@ -269,29 +293,46 @@ class Writing:
         Take identifiers from their former owners once more, now that the rows say so.
 
         Another worker may have read the row before and be about to write the identifier back: writing the record,
-        changed or not, makes it lose and look again.
+        changed or not, makes it lose and look again. One that was merged meanwhile has taken it along: it is taken
+        from whom it is part of now.
         """
-        todo: dict[str, list[tuple[int, str, str]]] = {}
+        todo: dict[str, Taken] = {}
         for name, holder, rank, value, what in self._taken:
             if self._claims[name][1].isdisjoint(self.lost):
-                todo.setdefault(holder, []).append((rank, value, what))
+                todo.setdefault(holder, {})[name] = (rank, value, what)
         self._detached = set(todo)
         for _ in range(MAX_DETACHES):
             if not todo:
                 return
-            stored = zip(todo, await store.read_records(list(todo)), strict=True)
-            commits = [
-                self._without(pid, packed, todo[pid])
-                for pid, packed in stored
-                if packed is not None and packed[:1] == header(0)[:1]
-            ]
+            commits: list[Commit] = []
+            moved: dict[str, Taken] = {}
+            for pid, stored in zip(todo, await store.read_records(list(todo)), strict=True):
+                with suppress(UnreadableRecord):
+                    revision, record = unpack(stored) if stored is not None else (0, None)
+                    if record is not None and record.redirect is not None:
+                        moved[pid] = todo[pid]
+                    elif record is not None:
+                        commits.append(self._without(pid, revision, record, todo[pid]))
             done = await store.commit(commits) if commits else []
             failed = {commit.pid for commit, ok in zip(commits, done, strict=True) if not ok}
             todo = {pid: values for pid, values in todo.items() if pid in failed}
+            for pid, values in moved.items():
+                await self._follow(store, pid, values, todo)
 
-    def _without(self, pid: str, stored: bytes, values: list[tuple[int, str, str]]) -> Commit:
-        revision, record = unpack(stored)
-        for rank, value, what in values:
+    def _without(self, pid: str, revision: int, record: Record, values: Taken) -> Commit:
+        for rank, value, what in values.values():
             record = without(record, rank, value, what)
         record = replace(record, stub=False)
         return Commit(pid, revision, pack(record, next(self._new_revisions)), seconds=record.lifetime)
+
+    async def _follow(self, store: Store, pid: str, values: Taken, todo: dict[str, Taken]) -> None:
+        """Note in *todo* what a profile that was merged has taken along to another, unless that owns it now."""
+        with suppress(UnreadableRecord):
+            target = await self._merger.follow(pid)
+            if target is None:
+                return
+            for name, content in zip(values, await store.read_rows(list(values)), strict=True):
+                row = read_row(content)
+                if row is None or row.pid != target.pid:
+                    todo.setdefault(target.pid, {})[name] = values[name]
+                    self._detached.add(target.pid)
