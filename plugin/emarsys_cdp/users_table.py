@@ -160,7 +160,8 @@ class UsersTable:
             row = read_row(content)
             if row is None or row.kind != OWNED or row.erased or row.pid is None:
                 continue
-            if await self._merger.read(row.pid) is None:
+            known = await self._merger.read(row.pid)
+            if known is None or known.record.tombstones:
                 removed += (await self._store.claim([Claim(name, content, b"")]))[0]
         return removed
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TypeAlias
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.identity.changes import without
@@ -26,8 +28,8 @@ MAX_DETACHES = 20
 
 RANKS = (USER, KEY, ANON)
 
-Taken: TypeAlias = dict[str, tuple[int, str, str]]
-"""Row names of identifiers that somebody does not have any more, with rank, value, and what has become of them."""
+Taken: TypeAlias = dict[str, Callable[[Record], Record]]
+"""Row names of identifiers that somebody does not have, with what takes them out of the record."""
 
 UNPACKABLE = (TypeError, ValueError, OverflowError)
 """What packing a record raises when a value cannot be stored."""
@@ -36,6 +38,42 @@ UNPACKABLE = (TypeError, ValueError, OverflowError)
 def unwritable(error: Exception) -> str:
     """Return why the calls of a person cannot be added."""
     return f"a value cannot be stored: {error}"
+
+
+class Packed(Struct, frozen=True, gc=False):
+    """A record as it is stored, its revision, whether it is a stub, and how long it stays (seconds)."""
+
+    revision: int
+    stored: bytes
+    stub: bool
+    seconds: int
+
+
+def reserved(base: Record, new: Record) -> Record:
+    """Return a record with the user and the key that a new one of the person has, not owned yet."""
+    return replace(_key_of(base, new), user=new.user, aliases=new.aliases, owns_key=False)
+
+
+def unreserved(record: Record, rank: int, base: Record, new: Record) -> Record:
+    """Return a record without a user or key that was reserved and not got: *base* has those of before."""
+    if rank == USER:
+        aliases = tuple([one for one in record.aliases if one in base.aliases or one not in new.aliases])
+        return replace(record, user=base.user if record.user == new.user else record.user, aliases=aliases)
+    mine = (record.key, record.key_time, record.key_message) == (new.key, new.key_time, new.key_message)
+    return _key_of(record, base) if mine else record
+
+
+def _key_of(record: Record, of: Record) -> Record:
+    return replace(
+        record,
+        key=of.key,
+        key_time=of.key_time,
+        key_message=of.key_message,
+        owns_key=of.owns_key,
+        former_keys=of.former_keys,
+        pending=of.pending,
+        released=of.released,
+    )
 
 
 class Writing:
@@ -52,10 +90,12 @@ class Writing:
         self._merger = merger
         self._namer = merger.namer
         self._before: dict[str, Record] = {}
+        self._released: dict[str, Record] = {}
         self._claims: dict[str, tuple[int, set[str]]] = {}
         self._taken: list[tuple[str, str, int, str, str]] = []
         self._evicted: dict[str, tuple[str, str]] = {}
-        self._missed: dict[str, set[int]] = {}
+        self._claimed: set[str] = set()
+        self._reserved: dict[str, Record] = {}
         self._detached: set[str] = set()
         self.changed: dict[str, None] = {}
         self.lost: set[str] = set()
@@ -65,8 +105,8 @@ class Writing:
         """Add a call to its person."""
         owners, records = self._reading.owners, self._reading.records
         for rank, name in resolution.claims:
-            owners[name] = pid
-            self._claim_row(rank, name, {pid})
+            holder, owners[name] = owners[name], pid
+            self._claim_row(rank, name, {pid, *self._touched(holder, pid)})
         for change in resolution.changes:
             self._change(entry, change, pid)
         before = records.get(pid)
@@ -85,8 +125,22 @@ class Writing:
         if after != before:
             self._set(pid, after)
 
+    def _touched(self, holder: str | None, pid: str) -> tuple[str, ...]:
+        """
+        Return who has a row that is claimed for another, because the record does not have the identifier: written too.
+
+        It may be about to get it. Whoever is writing that loses then, and looks again.
+        """
+        record = self._reading.records.get(holder) if holder and holder != pid else None
+        if holder is None or record is None:
+            return ()
+        self._set(holder, record)
+        if holder in self._before:
+            self._released.setdefault(holder, self._before[holder])
+        return (holder,)
+
     def _set(self, pid: str, record: Record) -> None:
-        """Change a record in the picture; the one before is kept for what a lost claim makes wrong."""
+        """Change a record in the picture; the one before is kept for who has to let go of something first."""
         before = self._reading.records.get(pid)
         if before is not None and pid not in self.changed:
             self._before[pid] = before
@@ -134,6 +188,9 @@ class Writing:
         self._claim_row(rank, name, {holder, pid})
         self._taken.append((name, holder, rank, value or NOBODY, change.what))
         self._set(holder, without(reading.records[holder], rank, value or NOBODY, change.what))
+        if holder in self._before:
+            released = self._released.get(holder, self._before[holder])
+            self._released[holder] = without(released, rank, value or NOBODY, change.what)
 
     def _evict(self, before: Record, after: Record, entry: Entry, pid: str) -> None:
         """Note devices that the record has no room for, the call's own as well: their rows are removed."""
@@ -151,47 +208,79 @@ class Writing:
                 self._evicted.pop(name, None)
 
     async def write(self, store: Store, memory: Memory) -> None:
-        """Write the records, claim the rows that name them, and put right what a lost claim has made wrong."""
-        records = self._reading.records
-        written = await self._commit(store, {pid: records[pid] for pid in self.changed})
-        self.lost = self.changed.keys() - written.keys() - self.unwritable.keys()
-        if self._claims:
-            named: set[str] = set()
-            for rank in RANKS:
-                named |= await self._claim(store, rank)
-            written |= await self._commit(store, self._corrections(written, named))
+        """
+        Write what has changed: what people no longer have, then the rows, then the records with the calls.
+
+        A row is claimed before the record lists the identifier. So a record never has to be corrected after a lost
+        claim; and a row whose person does not list it yet is right already, since rows say who has an identifier.
+        """
+        packed = self._pack({pid: self._reading.records[pid] for pid in self.changed})
+        await self._release(store, packed)
+        for rank in RANKS:
+            await self._claim(store, rank)
+        written = await self._commit(store, {pid: packed[pid] for pid in packed if self._is_due(pid)})
         if self._evicted:
             await self._remove_evicted(store)
-        if self._taken:
-            await self._detach(store)
+        await self._detach(store)
         for pid, revision in written.items():
-            if pid not in self.lost and not records[pid].isolate:
-                memory.records[pid] = Remembered(pid, revision, records[pid])
+            if not self._reading.records[pid].isolate:
+                memory.records[pid] = Remembered(pid, revision, self._reading.records[pid])
         for pid in self._detached:
             memory.records.pop(pid, None)
 
-    async def _commit(self, store: Store, records: Mapping[str, Record]) -> dict[str, int]:
-        """Write records by compare-and-set on the revisions known; return the new revision of those written."""
-        commits, revisions = list[Commit](), dict[str, int]()
+    def _is_due(self, pid: str) -> bool:
+        """Tell whether a record is to be written after the claims: it has lost nothing, and was not written before."""
+        return pid not in self.lost and self._released.get(pid) != self._reading.records[pid]
+
+    async def _release(self, store: Store, packed: Mapping[str, Packed]) -> None:
+        """
+        Write what makes way for claims, without the calls: who loses an identifier, and who is about to claim one.
+
+        The user and the key that somebody is about to claim are in the record first: who finds it by a row that is
+        claimed already must see that it is of another person. A new record is a stub and disappears by itself.
+        """
+        first = {pid: record for pid, record in self._released.items() if pid in packed}
+        claiming = {pid for rank, pids in self._claims.values() if rank != ANON for pid in pids}
+        for pid in packed:
+            new, base = self._reading.records[pid], first.get(pid) or self._before.get(pid)
+            if base is None:
+                seen = new.first_seen
+                base = Record(new.space, first_seen=seen, last_seen=seen, stub=True, isolate=new.isolate)
+                first[pid], self._reserved[pid] = reserved(base, new), base
+            elif pid in claiming and (base.user, base.aliases, base.key) != (new.user, new.aliases, new.key):
+                first[pid], self._reserved[pid] = reserved(base, new), base
+        written = await self._commit(store, self._pack(first))
+        self._reserved = {pid: base for pid, base in self._reserved.items() if pid in written}
+
+    def _pack(self, records: Mapping[str, Record]) -> dict[str, Packed]:
+        """Return records as they are stored, with the next revisions; those that cannot be stored are left out."""
+        packed: dict[str, Packed] = {}
         for pid, record in records.items():
-            expected, revision = self._reading.revisions.get(pid, 0), next(self._new_revisions)
-            stub = expected == 0
+            revision = next(self._new_revisions)
             try:
-                packed = pack(replace(record, stub=True) if stub else record, revision)
+                packed[pid] = Packed(revision, pack(record, revision), record.stub, record.lifetime)
             except UNPACKABLE as error:
                 self.unwritable[pid] = unwritable(error)
-                continue
-            commits.append(Commit(pid, expected, packed, stub, record.lifetime))
-            revisions[pid] = revision
-        if not commits:
+        return packed
+
+    async def _commit(self, store: Store, packed: Mapping[str, Packed]) -> dict[str, int]:
+        """
+        Write records by compare-and-set on the revisions known; return the new revision of those written.
+
+        The calls of the others have to be tried again.
+        """
+        if not packed:
             return {}
+        known = self._reading.revisions
+        commits = [Commit(pid, known.get(pid, 0), one.stored, one.stub, one.seconds) for pid, one in packed.items()]
         done = zip(commits, await store.commit(commits), strict=True)
-        written = {commit.pid: revisions[commit.pid] for commit, ok in done if ok}
-        self._reading.revisions |= written
+        written = {commit.pid: packed[commit.pid].revision for commit, ok in done if ok}
+        self.lost |= packed.keys() - written.keys()
+        known |= written
         return written
 
-    async def _claim(self, store: Store, rank: int) -> set[str]:
-        """Claim the missing rows of one rank; return the profiles that got one."""
+    async def _claim(self, store: Store, rank: int) -> None:
+        """Claim the missing rows of one rank; who does not get one has lost."""
         names = []
         for name, (of, pids) in self._claims.items():
             if of != rank:
@@ -199,18 +288,13 @@ class Writing:
             if pids.isdisjoint(self.lost | self.unwritable.keys()):
                 names.append(name)
             else:
-                self._miss(rank, pids)
-        if not names:
-            return set()
-        named: set[str] = set()
+                self.lost |= pids - self.unwritable.keys()
         claims = [self._claim_of(name) for name in names]
-        for name, ok in zip(names, await store.claim(claims), strict=True):
-            pids = self._claims[name][1]
+        for name, ok in zip(names, await store.claim(claims) if claims else [], strict=True):
             if ok:
-                named |= pids
+                self._claimed.add(name)
             else:
-                self._miss(rank, pids)
-        return named
+                self.lost |= self._claims[name][1]
 
     def _claim_of(self, name: str) -> Claim:
         """Return the claim of a row: for its owner of now, or as nobody's."""
@@ -226,67 +310,17 @@ class Writing:
         seconds = SHARED_SECONDS if wanted.kind == SHARED else 0
         return Claim(name, reading.contents[name], wanted.content(), seconds)
 
-    def _miss(self, rank: int, pids: set[str]) -> None:
-        """Note that profiles did not get a row of this rank: their calls are tried again."""
-        for pid in pids - self.unwritable.keys():
-            self.lost.add(pid)
-            self._missed.setdefault(pid, set()).add(rank)
-
-    def _corrections(self, written: Mapping[str, int], named: set[str]) -> dict[str, Record]:
-        """
-        Return records to write once more: new ones that some row names, and those that lost a claim.
-
-        A new record was a stub until now. A record that lost a claim holds an identifier of somebody else, which is
-        taken out; what it has won stays. Its calls are added again.
-        """
-        records: dict[str, Record] = {}
-        for pid in written:
-            if pid in self._before:
-                if pid in self._missed:
-                    records[pid] = self._corrected(pid, self._before[pid])
-            elif pid in named:
-                records[pid] = self._corrected(pid, Record(self._reading.records[pid].space))
-        return records
-
-    def _corrected(self, pid: str, before: Record) -> Record:
-        """Return a record without the identifiers whose rows it did not get, and without calls that come again."""
-        missed, record = self._missed.get(pid), self._reading.records[pid]
-        if missed is None:
-            return record
-        if USER in missed:
-            return before  # the first rank: it has won nothing
-        record = replace(record, values=before.values)
-        if before.last_type:
-            record = replace(
-                record,
-                first_seen=before.first_seen,
-                last_seen=before.last_seen,
-                last_type=before.last_type,
-                last_message=before.last_message,
-            )
-        if KEY in missed:
-            record = replace(
-                record,
-                key=before.key,
-                key_time=before.key_time,
-                key_message=before.key_message,
-                owns_key=before.owns_key,
-                former_keys=before.former_keys,
-                pending=before.pending,
-                released=before.released,
-            )
-        return replace(record, devices=before.devices) if ANON in missed else record
-
     async def _remove_evicted(self, store: Store) -> None:
         """Remove the rows of devices that a record has no room for; they may come again as anybody's."""
-        gone = {name: one for name, one in self._evicted.items() if one[0] not in self.lost | self.unwritable.keys()}
+        lost = self.lost | self.unwritable.keys()
+        gone = {name: one for name, one in self._evicted.items() if one[0] not in lost}
         claims = [Claim(name, owned_by(pid), b"") for name, (pid, _) in gone.items()]
         for claim, ok in zip(claims, await store.claim(claims) if claims else [], strict=True):
             if ok:
                 pid, value = gone[claim.name]
                 self._reading.owners[claim.name], self._reading.contents[claim.name] = None, None
                 self._taken.append((claim.name, pid, ANON, value, SHARE))
-                self._claims[claim.name] = (ANON, {pid})
+                self._claimed.add(claim.name)
 
     async def _detach(self, store: Store) -> None:
         """
@@ -298,8 +332,12 @@ class Writing:
         """
         todo: dict[str, Taken] = {}
         for name, holder, rank, value, what in self._taken:
-            if self._claims[name][1].isdisjoint(self.lost):
-                todo.setdefault(holder, {})[name] = (rank, value, what)
+            if name in self._claimed:
+                todo.setdefault(holder, {})[name] = partial(without, rank=rank, value=value, what=what)
+        for name, (rank, pids) in self._claims.items():
+            for pid in pids & self._reserved.keys() if rank != ANON and name not in self._claimed else ():
+                base, new = self._reserved[pid], self._reading.records[pid]
+                todo.setdefault(pid, {})[name] = partial(unreserved, rank=rank, base=base, new=new)
         self._detached = set(todo)
         for _ in range(MAX_DETACHES):
             if not todo:
@@ -320,10 +358,9 @@ class Writing:
                 await self._follow(store, pid, values, todo)
 
     def _without(self, pid: str, revision: int, record: Record, values: Taken) -> Commit:
-        for rank, value, what in values.values():
-            record = without(record, rank, value, what)
-        record = replace(record, stub=False)
-        return Commit(pid, revision, pack(record, next(self._new_revisions)), seconds=record.lifetime)
+        for take in values.values():
+            record = take(record)
+        return Commit(pid, revision, pack(record, next(self._new_revisions)), record.stub, record.lifetime)
 
     async def _follow(self, store: Store, pid: str, values: Taken, todo: dict[str, Taken]) -> None:
         """Note in *todo* what a profile that was merged has taken along to another, unless that owns it now."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 from tests.crowd.check import Answered, faults, look, people_differ
 from tests.crowd.plan import crowd, peaceful
 from tests.crowd.steps import POSITIONS, STEPS, Order
-from tests.crowd.worker import Answer, Request, work
+from tests.crowd.worker import Answer, Call, Erasure, Request, work
 
 PROCESSES = 8
 IN_HAND = 3
@@ -115,6 +115,7 @@ class Crowd:
         self._processes: list[_Process] = []
         self._hits: Counter[tuple[str, str]] = Counter()
         self._again = 0
+        self._twice: set[Call] = set()
         self._quota = 0
         self._refused: list[str] = []
 
@@ -128,7 +129,7 @@ class Crowd:
                 space, peace = f"crowd {crowds}", crowds % 4 == 3  # noqa: PLR2004 - every fourth
                 made = (peaceful if peace else crowd)(space, self._random)
                 answered = self._work(made)
-                left = look(self._url, space, answered)
+                left = look(self._url, space, answered, frozenset(self._twice))
                 found += [f"{space}: {one}" for one in faults(left, answered)]
                 if peace:
                     found += [f"{space}: {one}" for one in people_differ(left, answered)]
@@ -171,6 +172,8 @@ class Crowd:
         except (EOFError, OSError):
             self._processes[index] = self._buried(each)
             self._again += len(each.hand)
+            for request in each.hand.values():
+                self._repeat(request)
             todo.extendleft(each.hand.items())
             return
         request = each.hand.pop(answer.request)
@@ -183,7 +186,12 @@ class Crowd:
         if each.answered > PATIENCE:
             self._arm(each)
         if self._random.random() < TWICE:
+            self._repeat(request)
             todo.append((answer.request, request))
+
+    def _repeat(self, request: Request) -> None:
+        if not isinstance(request, Erasure):
+            self._twice.update(request)
 
     def _buried(self, dead: _Process) -> _Process:
         """Note where a process has died; return the one that comes after it."""

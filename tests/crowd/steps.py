@@ -30,7 +30,7 @@ STEPS: Final = (
     "look again",
     "commit",
     "commit of the remembered",
-    "correct",
+    "release",
     "claim user",
     "claim key",
     "claim device",
@@ -57,13 +57,14 @@ _PLAIN: Final = {
     reading.Reading._fetch.__code__: "read records",
     one_round.find_outdated.__code__: "look again",
     settled_round._write.__code__: "commit of the remembered",
+    writing.Writing._release.__code__: "release",
+    writing.Writing.write.__code__: "commit",
     writing.Writing._remove_evicted.__code__: "remove evicted",
     merging.Merger.read.__code__: "merge: read",
     merging.Merger.remove.__code__: "erase: remove",
 }
 """Functions all of whose round trips, of their own or by a helper below them, are one step."""
 
-_COMMIT: Final = writing.Writing._commit.__code__
 _CLAIM: Final = writing.Writing._claim.__code__
 _MERGE: Final = merging.Merger.merge.__code__
 _FOLD: Final = merging.Merger._fold.__code__
@@ -92,8 +93,6 @@ def step_now(method: str, arguments: Sequence[Any]) -> str:
 
 def _step(frame: FrameType, method: str, arguments: Sequence[Any]) -> str | None:
     code = frame.f_code
-    if code is _COMMIT:  # the second one of a round corrects the first
-        return "correct" if frame.f_back is not None and "named" in frame.f_back.f_locals else "commit"
     if code is _CLAIM:
         return _CLAIMS[frame.f_locals["rank"]]
     if code is _MERGE:
