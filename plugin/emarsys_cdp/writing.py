@@ -63,6 +63,12 @@ def unreserved(record: Record, rank: int, base: Record, new: Record) -> Record:
     return _key_of(record, base) if mine else record
 
 
+def without_user(record: Record, value: str | None) -> Record:
+    """Return a record without a userId that is another person's."""
+    aliases = tuple([alias for alias in record.aliases if alias != value])
+    return replace(record, user=None if record.user == value else record.user, aliases=aliases)
+
+
 def _key_of(record: Record, of: Record) -> Record:
     return replace(
         record,
@@ -92,7 +98,7 @@ class Writing:
         self._before: dict[str, Record] = {}
         self._released: dict[str, Record] = {}
         self._claims: dict[str, tuple[int, set[str]]] = {}
-        self._taken: list[tuple[str, str, int, str, str]] = []
+        self._taken: list[tuple[str, str, Callable[[Record], Record]]] = []
         self._evicted: dict[str, tuple[str, str]] = {}
         self._claimed: set[str] = set()
         self._reserved: dict[str, Record] = {}
@@ -106,7 +112,7 @@ class Writing:
         owners, records = self._reading.owners, self._reading.records
         for rank, name in resolution.claims:
             holder, owners[name] = owners[name], pid
-            self._claim_row(rank, name, {pid, *self._touched(holder, pid)})
+            self._claim_row(rank, name, {pid, *self._touched(entry, name, holder, pid)})
         for change in resolution.changes:
             self._change(entry, change, pid)
         before = records.get(pid)
@@ -125,9 +131,9 @@ class Writing:
         if after != before:
             self._set(pid, after)
 
-    def _touched(self, holder: str | None, pid: str) -> tuple[str, ...]:
+    def _touched(self, entry: Entry, name: str, holder: str | None, pid: str) -> tuple[str, ...]:
         """
-        Return who has a row that is claimed for another, because the record does not have the identifier: written too.
+        Return who has a row that is claimed for another, because the record does not have the userId: written too.
 
         It may be about to get it. Whoever is writing that loses then, and looks again.
         """
@@ -137,6 +143,9 @@ class Writing:
         self._set(holder, record)
         if holder in self._before:
             self._released.setdefault(holder, self._before[holder])
+        previous = entry.previous
+        value = previous.value if previous is not None and name == previous.user_name else entry.ids.user
+        self._taken.append((name, holder, partial(without_user, value=value)))
         return (holder,)
 
     def _set(self, pid: str, record: Record) -> None:
@@ -186,11 +195,12 @@ class Writing:
             reading.rows[name] = Row(QUARANTINED, None, 0, row.erased)
         reading.owners[name] = {SHARE: NOBODY, QUARANTINE: None}.get(change.what, pid)
         self._claim_row(rank, name, {holder, pid})
-        self._taken.append((name, holder, rank, value or NOBODY, change.what))
-        self._set(holder, without(reading.records[holder], rank, value or NOBODY, change.what))
+        take = partial(without, rank=rank, value=value or NOBODY, what=change.what)
+        self._taken.append((name, holder, take))
+        self._set(holder, take(reading.records[holder]))
         if holder in self._before:
             released = self._released.get(holder, self._before[holder])
-            self._released[holder] = without(released, rank, value or NOBODY, change.what)
+            self._released[holder] = take(released)
 
     def _evict(self, before: Record, after: Record, entry: Entry, pid: str) -> None:
         """Note devices that the record has no room for, the call's own as well: their rows are removed."""
@@ -319,7 +329,7 @@ class Writing:
             if ok:
                 pid, value = gone[claim.name]
                 self._reading.owners[claim.name], self._reading.contents[claim.name] = None, None
-                self._taken.append((claim.name, pid, ANON, value, SHARE))
+                self._taken.append((claim.name, pid, partial(without, rank=ANON, value=value, what=SHARE)))
                 self._claimed.add(claim.name)
 
     async def _detach(self, store: Store) -> None:
@@ -331,9 +341,9 @@ class Writing:
         from whom it is part of now.
         """
         todo: dict[str, Taken] = {}
-        for name, holder, rank, value, what in self._taken:
+        for name, holder, take in self._taken:
             if name in self._claimed:
-                todo.setdefault(holder, {})[name] = partial(without, rank=rank, value=value, what=what)
+                todo.setdefault(holder, {})[name] = take
         for name, (rank, pids) in self._claims.items():
             for pid in pids & self._reserved.keys() if rank != ANON and name not in self._claimed else ():
                 base, new = self._reserved[pid], self._reading.records[pid]

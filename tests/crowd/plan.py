@@ -84,6 +84,7 @@ def _conflicting(person: int, random: Random) -> list[tuple[Ids, str | None]]:
         ((0, 0, tablet), None),
         ((person, key, 0), None),
         ((person, 0, first), None),
+        *[((person, 0, 0), None)] * 4,
     ]
     if person % 3 == 0:
         calls.append(((person, new_key, 0), None))

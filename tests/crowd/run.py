@@ -31,6 +31,9 @@ PATIENCE = 12
 TWICE = 0.02
 """Share of the requests that the host delivers again although they were answered."""
 
+MAX_CROWDS = 60
+"""Groups of fifty people after which no step that nobody was killed in is waited for any more."""
+
 SILENCE = 60.0
 """Seconds in which somebody has to answer."""
 
@@ -107,10 +110,11 @@ class _Process:
 class Crowd:
     """Eight processes that share the requests of fifty people after fifty people."""
 
-    def __init__(self, url: str, seed: int, kills: int, told: Callable[[int], None]) -> None:
+    def __init__(self, url: str, seed: int, kills: int, told: Callable[[int], None], *, everywhere: bool) -> None:
         self._url = url
         self._random = Random(seed)  # noqa: S311 - a run that can be repeated, up to the processes' own timing
         self._wanted = kills
+        self._everywhere = everywhere
         self._told = told
         self._processes: list[_Process] = []
         self._hits: Counter[tuple[str, str]] = Counter()
@@ -120,12 +124,12 @@ class Crowd:
         self._refused: list[str] = []
 
     def run(self) -> Outcome:
-        """Let crowds come until as many processes as wanted have died; return what came of it."""
+        """Let crowds come until as many processes as wanted have died, and in every step; return what came of it."""
         started, found, crowds, requests, calls = time.monotonic(), list[str](), 0, 0, 0
         with ExitStack() as stack:
             stack.callback(lambda: [each.end() for each in self._processes])
             self._processes = [_Process(self._url) for _ in range(PROCESSES)]
-            while self._hits.total() < self._wanted:
+            while self._hits.total() < self._wanted or (self._missed() and crowds < MAX_CROWDS):
                 space, peace = f"crowd {crowds}", crowds % 4 == 3  # noqa: PLR2004 - every fourth
                 made = (peaceful if peace else crowd)(space, self._random)
                 answered = self._work(made)
@@ -146,6 +150,9 @@ class Crowd:
             refused=self._refused,
             seconds=time.monotonic() - started,
         )
+
+    def _missed(self) -> bool:
+        return self._everywhere and any(not self._hits[step, position] for step in STEPS for position in POSITIONS)
 
     def _work(self, requests: Sequence[Request]) -> list[Answered]:
         """Have requests done, each until it is answered; return them in the order of their answers."""
@@ -208,7 +215,7 @@ class Crowd:
 
     def _arm(self, process: _Process) -> None:
         """Tell a process where to die: where fewest have died or are about to, or anywhere."""
-        if self._quota <= 0 or self._hits.total() >= self._wanted:
+        if self._quota <= 0 or (self._hits.total() >= self._wanted and not self._missed()):
             return
         waiting = Counter((one.order.step, one.order.position) for one in self._processes if one.order is not None)
         every = [(step, position) for step in STEPS for position in POSITIONS]
@@ -218,6 +225,17 @@ class Crowd:
         process.tell(Order(*every[0], skip=self._random.choice((0, 0, 1))))
 
 
-def run(url: str, kills: int, *, seed: int = 1, told: Callable[[int], None] = lambda kills: None) -> Outcome:  # noqa: ARG005
-    """Let crowds of fifty people come over eight processes until so many have been killed."""
-    return Crowd(url, seed, kills, told).run()
+def run(
+    url: str,
+    kills: int,
+    *,
+    seed: int = 1,
+    everywhere: bool = True,
+    told: Callable[[int], None] = lambda kills: None,  # noqa: ARG005 - the default does nothing
+) -> Outcome:
+    """
+    Let crowds of fifty people come over eight processes until so many have been killed.
+
+    *everywhere*: and until somebody was killed in every step, before, in and after it.
+    """
+    return Crowd(url, seed, kills, told, everywhere=everywhere).run()
