@@ -159,7 +159,7 @@ def _doubles(left: Left) -> Iterator[str]:
 
 
 def _strangers(left: Left) -> Iterator[str]:
-    """Rows that name a profile which is not there, or does not list them."""
+    """Find rows that name a profile which is not there, or does not list them."""
     for (kind, value), row in left.rows.items():
         if row is None or row.kind != OWNED or row.pid is None:
             continue
@@ -172,14 +172,14 @@ def _strangers(left: Left) -> Iterator[str]:
 
 
 def _lost(left: Left, answered: Sequence[Answered]) -> Iterator[str]:
-    """Identifiers of accepted calls that nobody has; of a person with too many devices some have left."""
+    """Find identifiers of accepted calls that nobody has; of a person with too many devices some have left."""
     for identifier in sorted({one for call, pid in _calls(answered) if pid is not None for one in _named(call)}):
         if left.rows[identifier] is None and not _is_spare(identifier):
             yield f"lost: {identifier}"
 
 
 def _crowded(left: Left) -> Iterator[str]:
-    """People who have not as many devices as there is room for, though they have used more."""
+    """Find people who have not as many devices as there is room for, though they have used more."""
     for record in left.people.values():
         if record.user is not None and int(record.user[4:]) in HOARDERS and len(record.devices) != DEVICES:
             yield f"devices: {_brief(record)}"
@@ -187,7 +187,7 @@ def _crowded(left: Left) -> Iterator[str]:
 
 def _misplaced(left: Left, answered: Sequence[Answered]) -> Iterator[str]:
     """
-    Calls that are not in the person they were answered with, or in another one as well.
+    Find calls that are not in the person they were answered with, or in another one as well.
 
     A call that comes again is another person's if one of its identifiers has gone to somebody else meanwhile. Then it
     is in both: the users table has no memory of single calls.
@@ -205,13 +205,13 @@ def _misplaced(left: Left, answered: Sequence[Answered]) -> Iterator[str]:
         found = holders[f"call {call.number}"]
         if not pids <= found:
             yield f"call lost: {call} of {pids} is in {found}"
-        for pid in found - pids if call in left.again else sorted(found)[1:]:
-            if call not in left.again or set(_named(call)) <= _listed(left.people[pid]):
+        for other in found - pids if call in left.again else sorted(found)[1:]:
+            if call not in left.again or set(_named(call)) <= _listed(left.people[other]):
                 yield f"call in several: {call} of {pids} is in {[_brief(left.people[one]) for one in found]}"
 
 
 def _outdated(left: Left) -> Iterator[str]:
-    """Values that are not the last ones by (event time, messageId) of the calls in the person."""
+    """Find values that are not the last ones by (event time, messageId) of the calls in the person."""
     for pid, record in left.people.items():
         wanted: dict[str, int] = {}
         for name in record.values:
@@ -226,7 +226,7 @@ def _outdated(left: Left) -> Iterator[str]:
 
 
 def _together(left: Left) -> Iterator[str]:
-    """Users of one record whom no alias call has joined."""
+    """Find users of one record whom no alias call has joined."""
     for record in left.people.values():
         users = [user for user in (record.user, *record.aliases) if user is not None and user.startswith("user")]
         if len({int(user[4:]) % 500 for user in users}) > 1:
@@ -234,7 +234,7 @@ def _together(left: Left) -> Iterator[str]:
 
 
 def _not_erased(left: Left, answered: Sequence[Answered]) -> Iterator[str]:
-    """Calls that are still there although they are from before their person's erasure."""
+    """Find calls that are still there although they are from before their person's erasure."""
     times = {one.request.user: one.request.time for one in answered if isinstance(one.request, Erasure)}
     there = {name for record in left.people.values() for name in record.values}
     for call, _ in _calls(answered):

@@ -17,7 +17,7 @@ HOARDERS: Final = frozenset({41, 42, 43, 44, 45})
 """People of more devices than a person may have. Nobody else uses these."""
 
 ERASED: Final = frozenset({46, 47, 48, 49, 50})
-"""People who are erased in the middle of their calls. All of these name the user, and nobody else uses their devices."""
+"""People who are erased amid their calls. All of these name the user, and nobody else uses their devices."""
 
 TABLETS: Final = tuple(range(901, 907))
 """Devices that many people use."""
@@ -67,25 +67,25 @@ def keys(person: int) -> list[int]:
     return [person - 1 if person % 8 == 0 else person, 100 + person]
 
 
+def _plain(calls: Iterable[Ids]) -> list[tuple[Ids, str | None]]:
+    """Return calls that are no alias calls."""
+    return [(ids, None) for ids in calls]
+
+
 def _conflicting(person: int, random: Random) -> list[tuple[Ids, str | None]]:
     key, new_key = keys(person)
     first, second, third, *_ = devices(person)
     if person in ERASED:
-        return [((person, k, device), None) for k in (0, person, person) for device in (0, first, second)]
+        return _plain((person, k, device) for k in (0, person, person) for device in (0, first, second))
     if person in HOARDERS:
-        return [((person, 0, device), None) for device in devices(person)] + [((person, key, first), None)]
+        return _plain([*((person, 0, device) for device in devices(person)), (person, key, first)])
     tablet = random.choice(TABLETS)
-    calls: list[tuple[Ids, str | None]] = [
-        ((0, 0, first), None),
-        ((0, 0, first), None),
-        ((0, key, second), None),
-        ((person, 0, third), None),
-        ((person, 0, tablet), None),
-        ((0, 0, tablet), None),
-        ((person, key, 0), None),
-        ((person, 0, first), None),
-        *[((person, 0, 0), None)] * 4,
-    ]
+    calls = _plain(
+        [
+            (0, 0, first), (0, 0, first), (0, key, second), (person, 0, third), (person, 0, tablet), (0, 0, tablet),
+            (person, key, 0), (person, 0, first), *[(person, 0, 0)] * 4,
+        ]
+    )  # fmt: skip
     if person % 3 == 0:
         calls.append(((person, new_key, 0), None))
     if person % 5 == 0:

@@ -127,10 +127,10 @@ class Crowd:
         """Let crowds come until as many processes as wanted have died, and in every step; return what came of it."""
         started, found, crowds, requests, calls = time.monotonic(), list[str](), 0, 0, 0
         with ExitStack() as stack:
-            stack.callback(lambda: [each.end() for each in self._processes])
+            stack.callback(self._end)
             self._processes = [_Process(self._url) for _ in range(PROCESSES)]
             while self._hits.total() < self._wanted or (self._missed() and crowds < MAX_CROWDS):
-                space, peace = f"crowd {crowds}", crowds % 4 == 3  # noqa: PLR2004 - every fourth
+                space, peace = f"crowd {crowds}", crowds % 4 == 3
                 made = (peaceful if peace else crowd)(space, self._random)
                 answered = self._work(made)
                 left = look(self._url, space, answered, frozenset(self._twice))
@@ -150,6 +150,10 @@ class Crowd:
             refused=self._refused,
             seconds=time.monotonic() - started,
         )
+
+    def _end(self) -> None:
+        for each in self._processes:
+            each.end()
 
     def _missed(self) -> bool:
         return self._everywhere and any(not self._hits[step, position] for step in STEPS for position in POSITIONS)
@@ -220,7 +224,7 @@ class Crowd:
         waiting = Counter((one.order.step, one.order.position) for one in self._processes if one.order is not None)
         every = [(step, position) for step in STEPS for position in POSITIONS]
         self._random.shuffle(every)
-        if self._random.random() < 0.7:  # noqa: PLR2004 - rare steps must not take all processes
+        if self._random.random() < 0.7:
             every.sort(key=lambda one: self._hits[one] + waiting[one])
         process.tell(Order(*every[0], skip=self._random.choice((0, 0, 1))))
 
