@@ -51,7 +51,8 @@ class Packed(Struct, frozen=True, gc=False):
 
 def reserved(base: Record, new: Record) -> Record:
     """Return a record with the user and the key that a new one of the person has, not owned yet."""
-    return replace(_key_of(base, new), user=new.user, aliases=new.aliases, owns_key=False)
+    owns_key = base.owns_key and base.key == new.key
+    return replace(_key_of(base, new), user=new.user, aliases=new.aliases, owns_key=owns_key)
 
 
 def unreserved(record: Record, rank: int, base: Record, new: Record) -> Record:

@@ -106,6 +106,7 @@ def faults(left: Left, answered: Sequence[Answered]) -> list[str]:
         *left.unfinished,
         *_doubles(left),
         *_strangers(left),
+        *_unmarked(left),
         *_lost(left, answered),
         *_misplaced(left, answered),
         *_outdated(left),
@@ -132,6 +133,14 @@ def _owned(record: Record) -> list[Identifier]:
     users = [("u", user) for user in (record.user, *record.aliases) if user is not None]
     keys = [("k", record.key)] if record.key is not None and record.owns_key else []
     return [*users, *keys, *[("a", device.value) for device in record.devices]]
+
+
+def _unmarked(left: Left) -> Iterator[str]:
+    """Find people who have a key by its row, but think that it is another's."""
+    for pid, record in left.people.items():
+        row = left.rows.get(("k", record.key or ""))
+        if row is not None and row.pid == pid and not record.owns_key:
+            yield f"own key, unmarked: {_brief(record)}"
 
 
 def _listed(record: Record) -> set[Identifier]:
@@ -197,8 +206,8 @@ def _misplaced(left: Left, answered: Sequence[Answered]) -> Iterator[str]:
         for name in record.values:
             holders[name].add(pid)
     told: dict[Call, set[str]] = defaultdict(set)
-    for call, pid in _calls(answered):
-        now = left.now(pid)
+    for call, answer in _calls(answered):
+        now = left.now(answer)
         if now is not None and call.user not in ERASED:
             told[call].add(now)
     for call, pids in told.items():
