@@ -1,13 +1,14 @@
 """
 One round over the users table: read, compute, write.
 
-A round reads the identifier rows and the records of everybody in it, computes the new records purely, writes them by
-compare-and-set, and then claims missing identifiers in the order userId, key, anonymousId. What cannot be done within
+A round reads the identifier rows and the records of everybody in it, computes the new records purely, claims missing
+identifiers in the order userId, key, anonymousId, and writes the records by compare-and-set. What cannot be done within
 a round - a merge, or something that a crash has left half done - is done after it, and the calls that need it are
 tried again.
 
-Order matters for a crash: a record is written before the rows that name it (a new one as a stub that disappears by
-itself), and a request is answered only after both. Revisions are counted from a random start by each worker, so a
+Order matters for a crash, and for others who come in between: before the rows there is a record that they can name (a
+new one as a stub that disappears by itself) with the userId and key that are about to be claimed; the calls are in
+it after the rows, so that they are in nobody who did not get them; and a request is answered only after both. Revisions are counted from a random start by each worker, so a
 record that the store lost in a fail-over, and that another worker has written since, never looks like the lost one.
 """
 
@@ -101,12 +102,12 @@ class Round:
 
     async def _finish(self) -> None:
         """Do what the held calls wait for: finish what was begun by others, then the merges of this round."""
-        reading, lost = self._reading, self._writing.lost
+        reading, unwritten = self._reading, self._writing.lost | self._writing.unwritable.keys()
         if reading.unfinished:
             named = [(name, pid) for name, pid in reading.owners.items() if pid in reading.unfinished]
             await self._merger.settle({name: pid for name, pid in named if pid})
         for pair in dict.fromkeys(self._merges):
-            if lost.isdisjoint(pair):
+            if unwritten.isdisjoint(pair):
                 one, other = (Known(pid, reading.revisions[pid], reading.records[pid]) for pid in pair)
                 await self._merger.merge(one, other)
 

@@ -180,9 +180,7 @@ ALIASES: dict[str, tuple[list[Ids], list[Ids]]] = {
 
 @pytest.mark.parametrize("race", ALIASES)
 @pytest.mark.parametrize("first", ["alias", "user514", "user14"])
-def test_a_user_is_in_one_person_after_a_race_with_an_alias_call(
-    make_store: MakeStore, race: str, first: str
-) -> None:
+def test_a_user_is_in_one_person_after_a_race_with_an_alias_call(make_store: MakeStore, race: str, first: str) -> None:
     """Wherever an alias call and calls of both userIds meet, either userId is one person's, by the row and the record."""
 
     async def use(store: Store) -> list[str]:
@@ -192,7 +190,11 @@ def test_a_user_is_in_one_person_after_a_race_with_an_alias_call(
             known = [call(number, *of, space=space) for number, of in enumerate(ALIASES[race][0], 1)]
             both = [call(number, *of, space=space) for number, of in enumerate(ALIASES[race][1], 5)]
             alias = call(9, 14, previous="user514", space=space)
-            meeting = {"alias": [alias, *both], "user514": [both[0], alias, both[1]], "user14": [both[1], alias, both[0]]}
+            meeting = {
+                "alias": [alias, *both],
+                "user514": [both[0], alias, both[1]],
+                "user14": [both[1], alias, both[0]],
+            }
             await meet(store, known, meeting[first], steps, remember=True)
             users: list[str] = []
             async for _, stored in store.scan():
