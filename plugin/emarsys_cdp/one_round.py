@@ -6,10 +6,11 @@ identifiers in the order userId, key, anonymousId, and writes the records by com
 a round - a merge, or something that a crash has left half done - is done after it, and the calls that need it are
 tried again.
 
-Order matters for a crash, and for others who come in between: before the rows there is a record that they can name (a
-new one as a stub that disappears by itself) with the userId and key that are about to be claimed; the calls are in
-it after the rows, so that they are in nobody who did not get them; and a request is answered only after both. Revisions are counted from a random start by each worker, so a
-record that the store lost in a fail-over, and that another worker has written since, never looks like the lost one.
+Order matters for a crash, and for others who come in between. Before the rows there is a record that they can name (a
+new one as a stub that disappears by itself), with the userId and key that are about to be claimed. The calls are in it
+after the rows, so nobody has a call of whose identifiers a claim was lost. A request is answered only after both.
+Revisions are counted from a random start by each worker, so a record that the store lost in a fail-over, and that
+another worker has written since, never looks like the lost one.
 """
 
 from __future__ import annotations

@@ -162,13 +162,17 @@ class Writing:
         owners, rows, previous = self._reading.owners, self._reading.rows, entry.previous
         if resolution.rename and entry.ids.user is not None:
             record = replace(record, user=entry.ids.user)
-        if previous is not None and owners[previous.user_name] == pid and previous.value != record.user:
-            record = replace(record, aliases=tuple(dict.fromkeys((*record.aliases, previous.value))))
+        if previous is not None:
+            aliases = [alias for alias in record.aliases if alias != previous.value]  # a dead process may have left it
+            if owners[previous.user_name] == pid and previous.value != record.user:
+                aliases.append(previous.value)
+            if set(aliases) != set(record.aliases):
+                record = replace(record, aliases=tuple(aliases))
         if resolution.isolate and not record.isolate:
             record = replace(record, isolate=True)
         if rows:
-            mine = [rows[name].erased for name in entry.all_names() if name in rows and owners[name] == pid]
-            erased = max(mine, default=0)
+            times = [rows[name].erased for name in entry.all_names() if name in rows and owners[name] == pid]
+            erased = max(times, default=0)
             if erased > record.erased:
                 record = replace(record, erased=erased)
         return record
@@ -353,34 +357,39 @@ class Writing:
         for _ in range(MAX_DETACHES):
             if not todo:
                 return
+            stored = dict(zip(todo, await store.read_records(list(todo)), strict=True))
+            todo = await self._not_back(store, todo)
             commits: list[Commit] = []
             moved: dict[str, Taken] = {}
-            for pid, stored in zip(todo, await store.read_records(list(todo)), strict=True):
+            for pid, values in todo.items():
                 with suppress(UnreadableRecord):
-                    revision, record = unpack(stored) if stored is not None else (0, None)
-                    if record is not None and record.redirect is not None:
-                        moved[pid] = todo[pid]
-                    elif record is not None:
-                        commits.append(self._without(pid, revision, record, todo[pid]))
+                    revision, record = unpack(stored[pid] or b"")
+                    if record.redirect is not None:
+                        moved[pid] = values
+                    else:
+                        commits.append(self._without(pid, revision, record, values))
             done = await store.commit(commits) if commits else []
             failed = {commit.pid for commit, ok in zip(commits, done, strict=True) if not ok}
             todo = {pid: values for pid, values in todo.items() if pid in failed}
             for pid, values in moved.items():
-                await self._follow(store, pid, values, todo)
+                with suppress(UnreadableRecord):
+                    target = await self._merger.follow(pid)
+                    if target is not None:
+                        todo.setdefault(target.pid, {}).update(values)
+                        self._detached.add(target.pid)
+
+    async def _not_back(self, store: Store, todo: Mapping[str, Taken]) -> dict[str, Taken]:
+        """Return what still is to be taken from people: not what their rows give them again, by a merge."""
+        names = [name for values in todo.values() for name in values]
+        rows = {name: read_row(content) for name, content in zip(names, await store.read_rows(names), strict=True)}
+        left: dict[str, Taken] = {}
+        for pid, values in todo.items():
+            taken = {name: take for name, take in values.items() if (row := rows[name]) is None or row.pid != pid}
+            if taken:
+                left[pid] = taken
+        return left
 
     def _without(self, pid: str, revision: int, record: Record, values: Taken) -> Commit:
         for take in values.values():
             record = take(record)
         return Commit(pid, revision, pack(record, next(self._new_revisions)), record.stub, record.lifetime)
-
-    async def _follow(self, store: Store, pid: str, values: Taken, todo: dict[str, Taken]) -> None:
-        """Note in *todo* what a profile that was merged has taken along to another, unless that owns it now."""
-        with suppress(UnreadableRecord):
-            target = await self._merger.follow(pid)
-            if target is None:
-                return
-            for name, content in zip(values, await store.read_rows(list(values)), strict=True):
-                row = read_row(content)
-                if row is None or row.pid != target.pid:
-                    todo.setdefault(target.pid, {})[name] = values[name]
-                    self._detached.add(target.pid)

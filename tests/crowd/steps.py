@@ -71,6 +71,7 @@ _FOLD: Final = merging.Merger._fold.__code__
 
 _BY_METHOD: Final = {
     (writing.Writing._detach.__code__, "read_records"): "detach: read",
+    (writing.Writing._not_back.__code__, "read_rows"): "detach: read",
     (writing.Writing._detach.__code__, "commit"): "detach: write",
     (merging.Merger._repoint.__code__, "read_rows"): "merge 4: read rows",
     (merging.Merger._repoint.__code__, "claim"): "merge 4: repoint",

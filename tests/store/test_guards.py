@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
+import pytest
 from tests.support.people import NAMER, MakeStore, Request, call, contradictions, people, permanent, pids_of, worker
 from tests.support.servers import flush
 from tests.support.stores import on
 
+from emarsys_cdp.identity.entries import Entry, Policy
 from emarsys_cdp.merging import Known, Merger
-from emarsys_cdp.store import Commit, Store, StoreUnavailable
+from emarsys_cdp.store import Claim, Commit, Store, StoreUnavailable
+from emarsys_cdp.store.keys import owned_by
 from emarsys_cdp.store.memory import MemoryStore
 from emarsys_cdp.store.record import Record, pack, unpack
 from emarsys_cdp.store.redis import RedisStore
@@ -169,3 +172,88 @@ def test_a_device_is_nobodys_no_longer_than_its_row_says() -> None:
         return [added.filtered is not None for (added,) in [*shared, await one.add([call(5, 0, 0, 1)])]]
 
     assert on(MemoryStore, use) == [True, True, False]
+
+
+def test_who_takes_a_key_and_then_the_person_keeps_the_key(make_store: MakeStore) -> None:
+    """Wherever an alias call merges two users of whom one is just taking a key of the other, the merged one has it."""
+    policy = Policy(alias_merge_known=True)
+
+    async def use(store: Store) -> list[str]:
+        wrong = []
+        for step in range(14):
+            space, trips = f"{step}", count()
+            known = [call(1, 1, 1, space=space), call(5, 1, 2, space=space)]
+            take, alias = call(6, 2, 1, space=space), call(7, 2, previous="user1", policy=policy, space=space)
+
+            async def merge(
+                _: str, __: Sequence[Any], trips: Any = trips, step: int = step, alias: Any = alias
+            ) -> None:
+                if next(trips) == step:
+                    await worker(store).add([alias])
+
+            await worker(store).add(known)
+            await worker(store, merge).add([take])
+            found = await people(store).find(space, "key", "key1")
+            has = found is not None and "key1" in (found.record.key, *found.record.former_keys)
+            wrong += [] if has else [f"{step}: {found}"]
+        return wrong
+
+    assert on(make_store, use) == []
+
+
+@pytest.mark.parametrize("first", ["alias", "other"])
+def test_a_user_whose_row_names_somebody_who_does_not_list_it(make_store: MakeStore, first: str) -> None:
+    """Wherever an alias call, which lets its person list it, and a call of that user meet, only one of the two does."""
+
+    async def use(store: Store) -> list[str]:
+        wrong = []
+        for step in range(10):
+            space, trips = f"{step}", count()
+            (pid,) = await added(store, call(1, 14, space=space))
+            await store.claim([Claim(NAMER(space, "u", "user514"), None, owned_by(pid))])
+            alias, other = call(2, 14, previous="user514", space=space), call(3, 514, space=space)
+            mine, its = (alias, other) if first == "alias" else (other, alias)
+
+            async def meet(_: str, __: Sequence[Any], trips: Any = trips, step: int = step, its: Any = its) -> None:
+                if next(trips) == step:
+                    await worker(store).add([its])
+
+            await worker(store, meet).add([mine])
+            users = []
+            async for _, stored in store.scan():
+                record = unpack(stored)[1]
+                if record.space == space and not record.stub and record.redirect is None:
+                    users += [user for user in (record.user, *record.aliases) if user is not None]
+            wrong += [f"{step}: {users}"] if sorted(users) != ["user14", "user514"] else []
+        return wrong
+
+    assert on(make_store, use) == []
+
+
+def test_an_alias_that_a_dead_process_was_about_to_claim_is_somebody_elses(make_store: MakeStore) -> None:
+    """When the userId came by itself meanwhile, the alias call that comes again is refused, and lists it no longer."""
+
+    async def use(store: Store) -> list[str]:
+        wrong, step = [], count()
+        while True:
+            space = f"{next(step)}"
+            await worker(store).add([call(1, 14, space=space)])
+            alias = call(2, 14, previous="user514", space=space)
+            died = await die_in(store, [alias], int(space))
+            await worker(store).add([call(3, 514, space=space)])
+            await worker(store).add([alias])
+            users = []
+            async for _, stored in store.scan():
+                record = unpack(stored)[1]
+                if record.space == space and not record.stub and record.redirect is None:
+                    users += [user for user in (record.user, *record.aliases) if user is not None]
+            wrong += [f"{space}: {users}"] if sorted(users) != ["user14", "user514"] else []
+            if not died:
+                return wrong
+
+    assert on(make_store, use) == []
+
+
+async def added(store: Store, one: Entry) -> list[str]:
+    """Add a call; return the profile that it is of."""
+    return [result.profile.id for result in await worker(store).add([one]) if result.profile is not None]

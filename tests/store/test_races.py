@@ -24,7 +24,7 @@ from tests.support.people import (
 from tests.support.servers import flush
 from tests.support.stores import on
 
-from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.identity.entries import DEFAULT_POLICY, Entry
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.record import unpack
@@ -61,8 +61,10 @@ TRIPS = 9
 
 def made(race: str, space: str) -> list[Entry]:
     """Return the calls of a race in a space of their own."""
-    ids = enumerate(flat_ids(RACES[race]), 1)
-    return [call(number, *of, space=space, **{f"call {number}": number}) for number, of in ids]
+    return [
+        call(number, *of, space=space, policy=DEFAULT_POLICY, previous=None, **{f"call {number}": number})
+        for number, of in enumerate(flat_ids(RACES[race]), 1)
+    ]
 
 
 def flat_ids(race: tuple[list[Ids], list[Ids]]) -> list[Ids]:
@@ -181,7 +183,7 @@ ALIASES: dict[str, tuple[list[Ids], list[Ids]]] = {
 @pytest.mark.parametrize("race", ALIASES)
 @pytest.mark.parametrize("first", ["alias", "user514", "user14"])
 def test_a_user_is_in_one_person_after_a_race_with_an_alias_call(make_store: MakeStore, race: str, first: str) -> None:
-    """Wherever an alias call and calls of both userIds meet, either userId is one person's, by the row and the record."""
+    """Wherever an alias call and calls of both userIds meet, either userId is in one record only."""
 
     async def use(store: Store) -> list[str]:
         found = []
