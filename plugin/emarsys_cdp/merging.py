@@ -32,6 +32,12 @@ MAX_TRIES = 20
 """Tries against other workers; what is not finished then is finished by the next who meets it."""
 
 
+def without_user(record: Record, value: str | None) -> Record:
+    """Return a record without a userId that is another person's."""
+    aliases = tuple([alias for alias in record.aliases if alias != value])
+    return replace(record, user=None if record.user == value else record.user, aliases=aliases)
+
+
 class Known(Struct, frozen=True, gc=False):
     """A profile as it was read: its record and the revision of it."""
 

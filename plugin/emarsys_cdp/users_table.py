@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.identity.changes import identifiers
-from emarsys_cdp.merging import MAX_TRIES, Known, Merger
+from emarsys_cdp.merging import MAX_TRIES, Known, Merger, without_user
 from emarsys_cdp.store import Claim, Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.record import Erasing, Record, UnreadableRecord, unpack
@@ -146,14 +146,18 @@ class UsersTable:
         """
         Finish what was left half done, and remove the rows of people who have expired; return how many rows.
 
+        A userId that is in a record but another's by its row is taken out: so is what a dead process was about to claim.
+
         A row whose owner has no record counts as absent anyway: this only frees its memory.
         """
         async for pid, stored in self._store.scan():
             try:
-                record = unpack(stored)[1]
+                revision, record = unpack(stored)
             except UnreadableRecord:
                 continue
-            if record.unfinished and not record.folded and not record.tombstones:
+            if not record.unfinished:
+                await self._disown(Known(pid, revision, record))
+            elif not record.folded and not record.tombstones:
                 await self._merger.finish(pid)
         removed = 0
         async for name, content in self._store.scan_rows():
@@ -164,6 +168,20 @@ class UsersTable:
             if known is None or known.record.tombstones:
                 removed += (await self._store.claim([Claim(name, content, b"")]))[0]
         return removed
+
+    async def _disown(self, known: Known) -> None:
+        """Take userIds out of a record that a dead process was about to claim for it, and that are somebody else's."""
+        record = known.record
+        users = [user for user in (record.user, *record.aliases) if user is not None]
+        names = [self._namer(record.space, "u", user) for user in users]
+        for user, content in zip(users, await self._store.read_rows(names) if names else [], strict=True):
+            row = read_row(content)
+            if row is not None and row.kind == OWNED and row.pid not in (None, known.pid):
+                owner = await self._merger.follow(row.pid or "")
+                if owner is not None and owner.pid != known.pid:
+                    record = without_user(record, user)
+        if record is not known.record:
+            await self._merger.write(known, record)
 
     async def _row(self, name: str) -> tuple[bytes | None, Row | None]:
         (content,) = await self._store.read_rows([name])

@@ -15,7 +15,7 @@ from emarsys_cdp.identity.entries import ANON, KEY, USER, Entry
 from emarsys_cdp.identity.folding import fold
 from emarsys_cdp.identity.picture import NOBODY, has_key
 from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, SHARE, TAKE, Change, Resolution
-from emarsys_cdp.merging import Merger
+from emarsys_cdp.merging import Merger, without_user
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store import SHARED_SECONDS, Claim, Commit, Store
 from emarsys_cdp.store.keys import owned_by
@@ -62,12 +62,6 @@ def unreserved(record: Record, rank: int, base: Record, new: Record) -> Record:
         return replace(record, user=base.user if record.user == new.user else record.user, aliases=aliases)
     mine = (record.key, record.key_time, record.key_message) == (new.key, new.key_time, new.key_message)
     return _key_of(record, base) if mine else record
-
-
-def without_user(record: Record, value: str | None) -> Record:
-    """Return a record without a userId that is another person's."""
-    aliases = tuple([alias for alias in record.aliases if alias != value])
-    return replace(record, user=None if record.user == value else record.user, aliases=aliases)
 
 
 def _key_of(record: Record, of: Record) -> Record:

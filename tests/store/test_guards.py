@@ -254,6 +254,32 @@ def test_an_alias_that_a_dead_process_was_about_to_claim_is_somebody_elses(make_
     assert on(make_store, use) == []
 
 
+def test_a_user_that_a_dead_process_was_about_to_claim_is_swept_from_whom_nobody_meets(make_store: MakeStore) -> None:
+    """When its device became shared and the user somebody else's, no call leads to the record; the sweep does."""
+
+    async def use(store: Store) -> list[str]:
+        wrong, step = [], count()
+        while True:
+            space = f"{next(step)}"
+            await worker(store).add([call(1, 0, 0, 1, space=space)])
+            login = call(2, 1, 0, 1, space=space)
+            died = await die_in(store, [login], int(space))
+            await worker(store).add([call(3, 1, 0, 2, space=space)])
+            await worker(store).add([call(4, 2, 0, 1, space=space)])
+            await worker(store).add([login])
+            await people(store).sweep()
+            users = []
+            async for _, stored in store.scan():
+                record = unpack(stored)[1]
+                if record.space == space and not record.stub and record.redirect is None and record.user is not None:
+                    users.append(record.user)
+            wrong += [f"{space}: {users}"] if sorted(users) != ["user1", "user2"] else []
+            if not died:
+                return wrong
+
+    assert on(make_store, use) == []
+
+
 async def added(store: Store, one: Entry) -> list[str]:
     """Add a call; return the profile that it is of."""
     return [result.profile.id for result in await worker(store).add([one]) if result.profile is not None]
