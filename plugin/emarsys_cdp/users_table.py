@@ -146,7 +146,7 @@ class UsersTable:
         """
         Finish what was left half done, and remove the rows of people who have expired; return how many rows.
 
-        A userId that is in a record but another's by its row is taken out: so is what a dead process was about to claim.
+        A userId that a dead process was about to claim for somebody, and that is another's by its row, is taken out.
 
         A row whose owner has no record counts as absent anyway: this only frees its memory.
         """
