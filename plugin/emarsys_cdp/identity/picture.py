@@ -60,7 +60,7 @@ def has_user(record: Record, user: str | None) -> bool:
 
 def has_key(record: Record, key: str | None) -> bool:
     """
-    Tell whether a key is the record's for certain: whoever takes it away, for himself or as nobody's, writes the record.
+    Tell whether a key is the record's for certain: whoever takes it away, or makes it nobody's, writes the record.
 
     A former key may have become another's or nobody's, and the person used it again since: only its row tells.
     """
