@@ -261,6 +261,7 @@ class Model:
             profile = self._merge(profile, owner) or profile
         elif owner.key != key:  # d
             owner.former.discard(key)
+            owner.changed = self.now
             self.owner["key", key] = profile
         else:  # e
             return self._share_key(profile, owner, key, call)
@@ -275,7 +276,7 @@ class Model:
             return profile
         if mode == "move":
             # Chosen: the former owner is left without a key, also without the ones before.
-            owner.key, owner.key_version = None, None
+            owner.key, owner.key_version, owner.changed = None, None, self.now
             self.owner["key", key] = profile
         if mode == "merge":
             profile = self._merge(profile, owner) or profile
@@ -297,6 +298,7 @@ class Model:
             }
         if len(users) > USERS_PER_KEY:
             self.quarantined.add(key)
+            owner.changed = self.now
             self.owner.pop(("key", key), None)
 
     def _claim_anon(self, profile: Profile, call: Call) -> Profile:
@@ -312,6 +314,7 @@ class Model:
                 # When the limit refuses the merge, the device stays with its owner.
             elif owner is not profile and self.rules.stitch != "first-owner":  # d
                 self.met.add("anon_shared")
+                owner.changed = self.now
                 self._forget(("anon", anon))
                 self.shared_since[anon] = self.now
             if self.owner.get(("anon", anon)) is profile:
@@ -330,7 +333,7 @@ class Model:
         """Step 9, the values and the log: what makes the call count."""
         profile.is_new = profile.is_named_now = False
         profile.first_seen = min(profile.first_seen, call.time)
-        profile.last_seen = max(profile.last_seen, call.time)
+        profile.changed = self.now
         for name, value in call.values.items():
             profile.set_value(name, value, call.version)
         known = call.version[1] in profile.log
@@ -341,7 +344,7 @@ class Model:
 
     def _new(self, time: int) -> Profile:
         self.pids += 1
-        self.live[self.pids] = Profile(self.pids, first_seen=time, last_seen=time)
+        self.live[self.pids] = Profile(self.pids, first_seen=time, changed=self.now)
         return self.live[self.pids]
 
     def _isolate(self, identifier: Identifier, time: int) -> Profile:
@@ -372,7 +375,6 @@ class Model:
         """Let all of one profile be another's."""
         stays.user = stays.user or goes.user
         stays.first_seen = min(stays.first_seen, goes.first_seen)
-        stays.last_seen = max(stays.last_seen, goes.last_seen)
         stays.log |= goes.log
         stays.former |= goes.former
         if goes.key is not None and goes.key_version is not None:
@@ -417,11 +419,16 @@ class Model:
         self.isolates = {each: isolate for each, isolate in self.isolates.items() if isolate is not profile}
 
     def _expire(self, now: int) -> None:
-        """1.8. *Chosen*: the clock is the latest arrival so far; what ends at an instant is gone at that instant."""
+        """
+        1.8. *Chosen*: the clock is the latest arrival so far; what ends at an instant is gone at that instant.
+
+        *Chosen*: a lifetime begins anew, by arrival, with every call of the person, and with every call of another
+        that takes an identifier away: who has lost his key just now is somebody without a key from now on.
+        """
         self.now = max(self.now, now)
         for profile in list(self.live.values()):
             lives = None if profile.key else KNOWN_TTL if profile.user else self.rules.anonymous_ttl
-            if lives is not None and profile.last_seen + lives <= self.now:
+            if lives is not None and profile.changed + lives <= self.now:
                 self._remove(profile)
         self.shared_since = {
             anon: since for anon, since in self.shared_since.items() if since + SHARED_TTL > self.now

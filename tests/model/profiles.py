@@ -35,12 +35,12 @@ class Profile:
     A person, as far as is known.
 
     `isolate`: all that happens on a device that belongs to nobody. `is_new`: the call that made it is not yet noted;
-    `is_named_now`: nor the one that gave it a user.
+    `is_named_now`: nor the one that gave it a user. `changed`: when something of it has changed last, by arrival.
     """
 
     pid: int
     first_seen: int
-    last_seen: int
+    changed: int
     isolate: bool = False
     is_new: bool = True
     is_named_now: bool = False

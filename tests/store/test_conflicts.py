@@ -111,6 +111,30 @@ def test_a_key_of_many_users_is_nobodys(make_store: MakeStore) -> None:
     assert (again.profile.user, again.profile.key) == ("user1", "key1")
 
 
+@pytest.mark.parametrize("moved", [False, True], ids=["its key", "a former key"])
+def test_a_worker_that_knew_the_owner_of_a_key_learns_that_it_is_nobodys(make_store: MakeStore, moved: bool) -> None:
+    """What one worker has made nobody's key finds nobody at another one that remembers whose it was."""
+    moves = [call(99, 1, 2)] if moved else []
+
+    async def use(store: Store) -> Any:
+        one, other = worker(store), worker(store)
+        for each in (call(1, 1, 1), call(2, 0, 1)):
+            await one.add([each])
+        for user in range(2, 6):
+            await other.add([call(user + 10, user, 1)])
+        for each in moves:
+            await one.add([each])
+        await other.add([call(16, 6, 1)])
+        known = await one.add([call(20, 1)])
+        return known, await one.add([call(21, 0, 1)]), await one.add([call(22, 1, 1)])
+
+    (known,), (alone,), (own,) = on(make_store, use)
+
+    assert (known.profile.user, own.profile.user) == ("user1", "user1")
+    assert (alone.profile, alone.warnings) == (None, ("key_shared",))
+    assert own.warnings == ("key_shared",)
+
+
 def test_a_redelivered_call_is_no_further_user_of_a_key(make_store: MakeStore) -> None:
     """The same two users again and again stay two users."""
     calls = [call(1, 1, 1), *[call(2, 2, 1)] * 9]

@@ -59,8 +59,12 @@ def has_user(record: Record, user: str | None) -> bool:
 
 
 def has_key(record: Record, key: str | None) -> bool:
-    """Tell whether a key is the record's of now, or was."""
-    return record.key == key or key in record.former_keys
+    """
+    Tell whether a key is the record's for certain: whoever takes it away, or makes it nobody's, writes the record.
+
+    A former key may have become another's or nobody's, and the person used it again since: only its row tells.
+    """
+    return record.key == key and record.owns_key
 
 
 def has_device(record: Record, anon: str | None) -> bool:
