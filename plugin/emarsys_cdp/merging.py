@@ -90,20 +90,17 @@ class Merger:
 
     async def merge(self, first: Known, second: Known) -> bool:
         """
-        Make one profile of two, if both are still as they were read; tell whether they were.
+        Make one profile of two, if both are still as they were read (neither was unfinished); tell whether they were.
 
         The call that asked for it is resolved anew, and asks again if they are still two.
         """
         kept_pid, _ = survivor((first.pid, first.record), (second.pid, second.record))
         kept, lost = (first, second) if kept_pid == first.pid else (second, first)
-        if kept.record.unfinished or lost.record.unfinished or kept.record.isolate or lost.record.isolate:
-            return False
         noted = await self._write(kept, replace(kept.record, intents=(lost.pid,), stub=False))
         if noted is None:
             return False
         if await self._write(lost, replace(lost.record, redirect=kept.pid, stub=False)) is None:
-            await self._write(noted, replace(noted.record, intents=()))
-            return False
+            return False  # whoever meets the survivor takes the note back
         await self.finish(lost.pid)
         return True
 

@@ -87,9 +87,10 @@ class Metrics(Collector):
         """Tell whether this worker sweeps."""
         self._sweeping.set(running)
 
-    def count_swept(self, keys: int, removed: int, finished: int) -> None:
+    def count_swept(self, keys: int, removed: int, finished: int, mended: int) -> None:
         """Count what a sweep has passed and done since the last time."""
-        for what, number in (("keys_passed", keys), ("rows_removed", removed), ("finished", finished)):
+        done = {"keys_passed": keys, "rows_removed": removed, "finished": finished, "mended": mended}
+        for what, number in done.items():
             self._swept.labels(what).inc(number)
 
     def count_sweep(self, outcome: str) -> None:

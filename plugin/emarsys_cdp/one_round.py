@@ -1,14 +1,16 @@
 """
 One round over the users table: read, compute, write.
 
-A round reads the identifier rows and the records of everybody in it, computes the new records purely, writes them by
-compare-and-set, and then claims missing identifiers in the order userId, key, anonymousId. What cannot be done within
+A round reads the identifier rows and the records of everybody in it, computes the new records purely, claims missing
+identifiers in the order userId, key, anonymousId, and writes the records by compare-and-set. What cannot be done within
 a round - a merge, or something that a crash has left half done - is done after it, and the calls that need it are
 tried again.
 
-Order matters for a crash: a record is written before the rows that name it (a new one as a stub that disappears by
-itself), and a request is answered only after both. Revisions are counted from a random start by each worker, so a
-record that the store lost in a fail-over, and that another worker has written since, never looks like the lost one.
+Order matters for a crash, and for others who come in between. Before the rows there is a record that they can name (a
+new one as a stub that disappears by itself), with the userId and key that are about to be claimed. The calls are in it
+after the rows, so nobody has a call of whose identifiers a claim was lost. A request is answered only after both.
+Revisions are counted from a random start by each worker, so a record that the store lost in a fail-over, and that
+another worker has written since, never looks like the lost one.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
+from emarsys_cdp.changing import Changes
 from emarsys_cdp.identity.entries import USER, Entry
 from emarsys_cdp.identity.picture import NOBODY
 from emarsys_cdp.identity.resolution import WARNINGS, Resolution, resolve
@@ -78,7 +81,8 @@ class Round:
         self._memory = memory
         self._merger = merger
         self._reading = Reading(entries, memory)
-        self._writing = Writing(self._reading, revisions, merger.namer, merger.lifetimes)
+        self._changes = Changes(self._reading, merger.namer)
+        self._writing = Writing(self._reading, self._changes, revisions, merger)
         self._held: set[str] = set()
         self._merges: dict[tuple[str, str], list[tuple[int, tuple[str, ...]]]] = {}
         self._resolutions: list[Resolution | Added | None] = []
@@ -90,7 +94,7 @@ class Round:
         await reading.read(store)
         self._held |= reading.unfinished
         self._resolutions = [self._apply(index, entry) for index, entry in enumerate(self.entries)]
-        unchanged = {pid: reading.revisions[pid] for pid in reading.remembered if pid not in writing.changed}
+        unchanged = {pid: reading.revisions[pid] for pid in reading.remembered if pid not in self._changes.changed}
         outdated = await find_outdated(store, unchanged)
         if outdated:
             memory.learn({}, outdated)
@@ -106,12 +110,12 @@ class Round:
 
     async def _finish(self) -> None:
         """Do what the held calls wait for: finish what was begun by others, then the merges of this round."""
-        reading, lost = self._reading, self._writing.lost
+        reading, unwritten = self._reading, self._writing.lost | self._writing.unwritable.keys()
         if reading.unfinished:
             named = [(name, pid) for name, pid in reading.owners.items() if pid in reading.unfinished]
             await self._merger.settle({name: pid for name, pid in named if pid})
         for pair, asked in self._merges.items():
-            if lost.isdisjoint(pair):
+            if unwritten.isdisjoint(pair):
                 one, other = (Known(pid, reading.revisions[pid], reading.records[pid]) for pid in pair)
                 if await self._merger.merge(one, other):
                     joined = tuple([(known.pid, known.record.user) for known in (one, other)])
@@ -141,7 +145,7 @@ class Round:
             self._hold(entry)
             return None
         if resolution.pid is not None:
-            self._writing.add(entry, resolution, resolution.pid)
+            self._changes.add(entry, resolution, resolution.pid)
         if entry.previous is not None and entry.previous.warning is not None:
             resolution = replace(resolution, warnings=(entry.previous.warning, *resolution.warnings))
         return resolution

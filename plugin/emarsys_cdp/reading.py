@@ -102,6 +102,8 @@ class Reading:
             except UnreadableRecord as error:
                 self.unreadable[pid] = f"profile {pid}: {error}"
                 continue
+            if record.tombstones:
+                continue  # a row that was claimed while its person was suppressed: it names nobody
             if record.unfinished:
                 self.unfinished.add(pid)
             else:

@@ -2,7 +2,8 @@
 Sweeping: going slowly through all people and identifier rows, to finish and remove what nobody asks for any more.
 
 A person's record disappears by itself; the rows of the identifiers stay, and count as absent because their owner has no
-record. A sweep frees their memory, and finishes merges and erasures that a crash has left half done.
+record. A sweep frees their memory, finishes merges and erasures that a crash has left half done, and takes out of
+records what their rows do not give them (`disowning.py`).
 
 Rows have no lifetime of their own, though Redis could give them one. A row must not go while the record of its owner
 lives: the next caller would get the identifier, and one device would have two owners. A returning person is written
@@ -21,6 +22,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from emarsys_cdp.disowning import disown
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.store import Claim, Store, StoreUnavailable
 from emarsys_cdp.store.known_spaces import KnownSpaces
@@ -49,13 +51,15 @@ class Swept(Struct, frozen=True):
     What a sweep has seen and done.
 
     *keys* counts everything in the server that was passed, *people* and *rows* what is in the users table. *finished*
-    are merges and erasures that a crash had left half done, *removed* rows whose owner is gone.
+    are merges and erasures that a crash had left half done, *mended* people who had an identifier of somebody else,
+    *removed* rows whose owner is gone.
     """
 
     keys: int = 0
     people: int = 0
     rows: int = 0
     finished: int = 0
+    mended: int = 0
     removed: int = 0
     seconds: float = 0.0
 
@@ -131,6 +135,7 @@ class Sweeper:
             so_far.people + len(records),
             so_far.rows + len(rows),
             so_far.finished + await self._finish(records),
+            so_far.mended + await disown(self._store, self._merger, records),
             so_far.removed + await self._remove(rows),
             seconds,
         )
@@ -163,9 +168,17 @@ class Sweeper:
         claims = [
             Claim(name, content, b"")
             for name, content, row in owned
-            if row.pid in stored and stored[row.pid] is None and not row.erased
+            if row.pid in stored and _is_gone(stored[row.pid]) and not row.erased
         ]
         return sum(await self._store.claim(claims))
+
+
+def _is_gone(stored: bytes | None) -> bool:
+    """Tell that a row's owner is nobody: it has no record, or only the list of what was suppressed with it."""
+    try:
+        return stored is None or bool(unpack(stored)[1].tombstones)
+    except UnreadableRecord:
+        return False
 
 
 def _is_merged(stored: bytes | None) -> bool:

@@ -1,28 +1,32 @@
-"""What a round changes in the users table, and how it is written: records, then the rows that name them."""
+"""How the changes of a round are written: what others let go of, the rows, then the records with the calls."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TypeAlias
 
-from msgspec.structs import replace
+from msgspec import Struct
 
-from emarsys_cdp.identity.changes import without
-from emarsys_cdp.identity.entries import ANON, KEY, USER, Entry
-from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, fold
-from emarsys_cdp.identity.picture import NOBODY
-from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, RENEW, SHARE, TAKE, Change, Resolution
+from emarsys_cdp.changing import Changes
+from emarsys_cdp.identity.changes import reserved, unreserved, without
+from emarsys_cdp.identity.entries import ANON, KEY, USER
+from emarsys_cdp.identity.resolution import TAKE
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
-from emarsys_cdp.store.keys import Namer, owned_by
-from emarsys_cdp.store.lifetimes import LifetimesOf, usual
-from emarsys_cdp.store.record import Record, header, pack, unpack
-from emarsys_cdp.store.rows import DAY, OWNED, QUARANTINED, SHARED, Row, read_row
+from emarsys_cdp.store.record import Record, UnreadableRecord, pack, unpack
+from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row, read_row
 from emarsys_cdp.worker_memory import Memory
 
 MAX_DETACHES = 20
 """Tries to take an identifier from a person whom other workers keep writing."""
 
 RANKS = (USER, KEY, ANON)
+
+Taken: TypeAlias = dict[str, Callable[[Record], Record]]
+"""Row names of identifiers that somebody does not have, with what takes them out of the record."""
 
 UNPACKABLE = (TypeError, ValueError, OverflowError)
 """What packing a record raises when a value cannot be stored."""
@@ -33,264 +37,149 @@ def unwritable(error: Exception) -> str:
     return f"a value cannot be stored: {error}"
 
 
+class Packed(Struct, frozen=True, gc=False):
+    """A record as it is stored, its revision, whether it is a stub, and how long it stays (seconds)."""
+
+    revision: int
+    stored: bytes
+    stub: bool
+    seconds: int
+
+
 class Writing:
     """
-    The changes of one round over what it has read.
+    Writes the changes of one round.
 
-    *changed* are the profiles to write, *claimed* the rows that were set, *lost* the profiles whose calls have to be
-    tried again since another worker was faster; *unwritable* says why a profile cannot be stored.
+    *claimed* are the rows that were set, *lost* the profiles whose calls have to be tried again since another worker
+    was faster; *unwritable* says why a profile cannot be stored.
     """
 
-    def __init__(
-        self, reading: Reading, revisions: Iterator[int], namer: Namer, lifetimes: LifetimesOf = usual
-    ) -> None:
+    def __init__(self, reading: Reading, changes: Changes, revisions: Iterator[int], merger: Merger) -> None:
         self._reading = reading
+        self._changes = changes
         self._new_revisions = revisions
-        self._namer = namer
-        self._lifetimes = lifetimes
-        self._before: dict[str, Record] = {}
-        self._claims: dict[str, tuple[int, set[str]]] = {}
-        self._taken: list[tuple[str, str, int, str, str]] = []
-        self._evicted: dict[str, tuple[str, int, str]] = {}
-        self._missed: dict[str, set[int]] = {}
-        self._renewed: set[str] = set()
+        self._merger = merger
+        self._reserved: dict[str, Record] = {}
         self._detached: set[str] = set()
-        self.changed: dict[str, None] = {}
         self.claimed: set[str] = set()
         self.lost: set[str] = set()
         self.unwritable: dict[str, str] = {}
 
-    def add(self, entry: Entry, resolution: Resolution, pid: str) -> None:
-        """Add a call to its person."""
-        owners, records = self._reading.owners, self._reading.records
-        for rank, name in resolution.claims:
-            owners[name] = pid
-            self._evicted.pop(name, None)
-            self._claim_row(rank, name, {pid})
-        for change in resolution.changes:
-            self._change(entry, change, pid)
-        before = records.get(pid)
-        _, key_name, anon_name = entry.names
-        if not resolution.takes_key:
-            entry = replace(entry, ids=replace(entry.ids, key=None))
-        after = fold(
-            before,
-            entry,
-            owns_anon=anon_name is not None and owners[anon_name] == pid,
-            owns_key=key_name is not None and owners[key_name] == pid,
-        )
-        after = self._special(_fitting(after, entry.policy.anon_limit), entry, resolution, pid)
-        if before is not None:
-            self._evict(before, after, entry, pid)
-        if after != before:
-            self._set(pid, after)
-
-    def _set(self, pid: str, record: Record) -> None:
-        """Change a record in the picture; the one before is kept for what a lost claim makes wrong."""
-        before = self._reading.records.get(pid)
-        if before is not None and pid not in self.changed:
-            self._before[pid] = before
-        self._reading.records[pid] = record
-        self.changed[pid] = None
-
-    def _special(self, record: Record, entry: Entry, resolution: Resolution, pid: str) -> Record:
-        """Return the record with what only few calls bring: an alias, another userId, an isolate, an erasure before."""
-        owners, rows, previous = self._reading.owners, self._reading.rows, entry.previous
-        user, user_name = entry.ids.user, entry.names[USER]
-        if resolution.rename and user is not None:
-            record = replace(record, user=user)
-        if user is not None and user != record.user and user_name is not None and owners[user_name] == pid:
-            record = _with_alias(record, user)
-        if previous is not None and owners[previous.user_name] == pid and previous.value != record.user:
-            record = _with_alias(record, previous.value)
-        if resolution.isolate and not record.isolate:
-            record = replace(record, isolate=True)
-        if rows:
-            mine = [rows[name].erased for name in entry.all_names() if name in rows and owners[name] == pid]
-            erased = max(mine, default=0)
-            if erased > record.erased:
-                record = replace(record, erased=erased)
-        return record
-
-    def _claim_row(self, rank: int, name: str, pids: set[str]) -> None:
-        known = self._claims.get(name)
-        self._claims[name] = (rank, pids if known is None else known[1] | pids)
-        row, owner = self._reading.rows.get(name), self._reading.owners[name]
-        if row is not None and row.kind not in (QUARANTINED, SHARED) and owner:
-            self._reading.rows[name] = Row(OWNED, owner, row.users, row.erased)
-
-    def _change(self, entry: Entry, change: Change, pid: str) -> None:
-        """Change the row of an identifier that somebody else has, and that person's record."""
-        reading, name, holder = self._reading, change.name, change.holder
-        rank, value = (ANON, entry.ids.anon) if change.what == SHARE else (KEY, entry.ids.key)
-        if change.what == RENEW:
-            self._renew(entry, name, pid)
-            return
-        reading.contents.setdefault(name, owned_by(holder))
-        row = reading.rows.get(name) or Row(OWNED, holder)
-        reading.rows[name] = replace(row, users=change.users)
-        if change.what == COUNT:
-            self._claim_row(rank, name, {holder, pid})
-            return
-        if change.what == SHARE:
-            reading.rows[name] = Row(SHARED, None, (), row.erased, None, _day(entry))
-            self._renewed.add(name)
-        if change.what == QUARANTINE:
-            reading.rows[name] = Row(QUARANTINED, None, (), row.erased)
-        reading.owners[name] = {SHARE: NOBODY, QUARANTINE: None}.get(change.what, pid)
-        self._claim_row(rank, name, {holder, pid})
-        self._taken.append((name, holder, rank, value or NOBODY, change.what))
-        self._set(holder, without(reading.records[holder], rank, value or NOBODY, change.what))
-
-    def _renew(self, entry: Entry, name: str, pid: str) -> None:
-        """Let a device be shared for longer: its row is set once more, whether the day is another or not."""
-        row = self._reading.rows[name]
-        self._reading.rows[name] = replace(row, since=max(row.since, _day(entry)))
-        self._renewed.add(name)
-        self._claim_row(ANON, name, {pid})
-
-    def _evict(self, before: Record, after: Record, entry: Entry, pid: str) -> None:
-        """Note identifiers that the record has no room for: their rows are removed. The call's own may be one."""
-        if before.devices is not after.devices:
-            left = {device.value for device in before.devices} | {entry.ids.anon}
-            for anon in left - {device.value for device in after.devices} - {None}:
-                self._leave(entry.space, ANON, anon, pid)
-        if before.former_keys is not after.former_keys:
-            for key in set(before.former_keys) - {after.key, *after.former_keys}:
-                self._leave(entry.space, KEY, key, pid)
-
-    def _leave(self, space: str, rank: int, value: str | None, pid: str) -> None:
-        name = self._namer(space, "ka"[rank == ANON], value or NOBODY)
-        owners = self._reading.owners
-        if owners.get(name, pid) == pid:
-            owners[name] = None
-            self._reading.contents.setdefault(name, owned_by(pid))
-            self._evicted[name] = (pid, rank, value or NOBODY)
-
     async def write(self, store: Store, memory: Memory) -> None:
-        """Write the records, claim the rows that name them, and put right what a lost claim has made wrong."""
+        """
+        Write what has changed: what people no longer have, then the rows, then the records with the calls.
+
+        A row is claimed before the record lists the identifier. So a record never has to be corrected after a lost
+        claim; and a row whose person does not list it yet is right already, since rows say who has an identifier.
+        """
         records = self._reading.records
-        written = await self._commit(store, {pid: records[pid] for pid in self.changed})
-        self.lost = self.changed.keys() - written.keys() - self.unwritable.keys()
-        if self._claims:
-            named: set[str] = set()
-            for rank in RANKS:
-                named |= await self._claim(store, rank)
-            written |= await self._commit(store, self._corrections(written, named))
-        if self._evicted:
+        packed = self._pack({pid: records[pid] for pid in self._changes.changed})
+        await self._release(store, packed)
+        for rank in RANKS:
+            await self._claim(store, rank)
+        written = await self._commit(store, {pid: packed[pid] for pid in packed if self._is_due(pid)})
+        if self._changes.evicted:
             await self._remove_evicted(store)
-        if self._taken:
-            await self._detach(store)
+        await self._detach(store)
         for pid, revision in written.items():
-            if pid not in self.lost and not records[pid].isolate:
+            if not records[pid].isolate:
                 memory.remember(pid, revision, records[pid])
         for pid in self._detached:
             memory.forget(pid)
 
-    async def _commit(self, store: Store, records: Mapping[str, Record]) -> dict[str, int]:
-        """Write records by compare-and-set on the revisions known; return the new revision of those written."""
-        commits, revisions = list[Commit](), dict[str, int]()
+    def _is_due(self, pid: str) -> bool:
+        """Tell whether a record is to be written after the claims: it has lost nothing, and was not written before."""
+        return pid not in self.lost and self._changes.released.get(pid) != self._reading.records[pid]
+
+    async def _release(self, store: Store, packed: Mapping[str, Packed]) -> None:
+        """
+        Write what makes way for claims, without the calls: who loses an identifier, and who is about to claim one.
+
+        The user and the key that somebody is about to claim are in the record first: who finds it by a row that is
+        claimed already must see that it is of another person. A new record is a stub and disappears by itself.
+        """
+        changes = self._changes
+        first = {pid: record for pid, record in changes.released.items() if pid in packed}
+        claiming = {pid for rank, pids in changes.claims.values() if rank != ANON for pid in pids}
+        for pid in packed:
+            new, base = self._reading.records[pid], first.get(pid) or changes.before.get(pid)
+            if base is None:
+                seen = new.first_seen
+                base = Record(new.space, first_seen=seen, last_seen=seen, stub=True, isolate=new.isolate)
+                first[pid], self._reserved[pid] = reserved(base, new), base
+            elif pid in claiming and (base.user, base.aliases, base.key) != (new.user, new.aliases, new.key):
+                first[pid], self._reserved[pid] = reserved(base, new), base
+        written = await self._commit(store, self._pack(first))
+        self._reserved = {pid: base for pid, base in self._reserved.items() if pid in written}
+
+    def _pack(self, records: Mapping[str, Record]) -> dict[str, Packed]:
+        """Return records as they are stored, with the next revisions; those that cannot be stored are left out."""
+        packed: dict[str, Packed] = {}
         for pid, record in records.items():
-            expected, revision = self._reading.revisions.get(pid, 0), next(self._new_revisions)
-            stub = expected == 0
+            revision = next(self._new_revisions)
             try:
-                packed = pack(replace(record, stub=True) if stub else record, revision)
+                packed[pid] = Packed(revision, pack(record, revision), record.stub, self._seconds(record))
             except UNPACKABLE as error:
                 self.unwritable[pid] = unwritable(error)
-                continue
-            commits.append(Commit(pid, expected, packed, stub, self._lifetimes(record.space).of(record)))
-            revisions[pid] = revision
-        if not commits:
+        return packed
+
+    def _seconds(self, record: Record) -> int:
+        return self._merger.lifetimes(record.space).of(record)
+
+    async def _commit(self, store: Store, packed: Mapping[str, Packed]) -> dict[str, int]:
+        """
+        Write records by compare-and-set on the revisions known; return the new revision of those written.
+
+        The calls of the others have to be tried again.
+        """
+        if not packed:
             return {}
+        known = self._reading.revisions
+        commits = [Commit(pid, known.get(pid, 0), one.stored, one.stub, one.seconds) for pid, one in packed.items()]
         done = zip(commits, await store.commit(commits), strict=True)
-        written = {commit.pid: revisions[commit.pid] for commit, ok in done if ok}
-        self._reading.revisions |= written
+        written = {commit.pid: packed[commit.pid].revision for commit, ok in done if ok}
+        self.lost |= packed.keys() - written.keys()
+        known |= written
         return written
 
-    async def _claim(self, store: Store, rank: int) -> set[str]:
-        """Claim the missing rows of one rank; return the profiles that got one."""
-        names = []
-        for name, (of, pids) in self._claims.items():
+    async def _claim(self, store: Store, rank: int) -> None:
+        """Claim the missing rows of one rank; who does not get one has lost."""
+        names, all_claims = list[str](), self._changes.claims
+        for name, (of, pids) in all_claims.items():
             if of != rank:
                 continue
             if pids.isdisjoint(self.lost | self.unwritable.keys()):
                 names.append(name)
             else:
-                self._miss(rank, pids)
-        if not names:
-            return set()
-        named: set[str] = set()
+                self.lost |= pids - self.unwritable.keys()
         claims = [self._claim_of(name) for name in names]
-        for name, ok in zip(names, await store.claim(claims), strict=True):
-            pids = self._claims[name][1]
+        for name, ok in zip(names, await store.claim(claims) if claims else [], strict=True):
             if ok:
-                named |= pids
                 self.claimed.add(name)
             else:
-                self._miss(rank, pids)
-        return named
+                self.lost |= all_claims[name][1]
 
     def _claim_of(self, name: str) -> Claim:
         """Return the claim of a row: for its owner of now, or as nobody's."""
-        reading = self._reading
+        reading, changes = self._reading, self._changes
         row = reading.rows.get(name)
-        pid = self._evicted[name][0] if name in self._evicted else reading.owners[name]
+        pid = changes.evicted[name][0] if name in changes.evicted else reading.owners[name]
         users, erased = (row.users, row.erased) if row is not None else ((), 0)
+        seconds = 0
         if row is not None and row.kind == QUARANTINED:
             wanted = row
         elif not pid or reading.records[pid].isolate:
             wanted = Row(SHARED, pid or None, (), erased, None, row.since if row is not None else 0)
+            space = reading.records[next(iter(changes.claims[name][1]))].space
+            seconds = self._merger.lifetimes(space).shared if name in changes.renewed else UNCHANGED
         else:
             wanted = Row(OWNED, pid, users, erased)
-        seconds = 0
-        if wanted.kind == SHARED:
-            space = reading.records[next(iter(self._claims[name][1]))].space
-            seconds = self._lifetimes(space).shared if name in self._renewed else UNCHANGED
         return Claim(name, reading.contents[name], wanted.content(), seconds)
-
-    def _miss(self, rank: int, pids: set[str]) -> None:
-        """Note that profiles did not get a row of this rank: their calls are tried again."""
-        for pid in pids - self.unwritable.keys():
-            self.lost.add(pid)
-            self._missed.setdefault(pid, set()).add(rank)
-
-    def _corrections(self, written: Mapping[str, int], named: set[str]) -> dict[str, Record]:
-        """
-        Return records to write once more: new ones that some row names, and those that lost a claim.
-
-        A new record was a stub until now. A record that lost a claim holds an identifier of somebody else, which is
-        taken out; what it has won stays. Its calls are added again.
-        """
-        records: dict[str, Record] = {}
-        for pid in written:
-            if pid in self._before:
-                if pid in self._missed:
-                    records[pid] = self._corrected(pid, self._before[pid])
-            elif pid in named:
-                records[pid] = self._corrected(pid, Record(self._reading.records[pid].space))
-        return records
-
-    def _corrected(self, pid: str, before: Record) -> Record:
-        """Return a record without the identifiers whose rows it did not get."""
-        missed, record = self._missed.get(pid, set()), self._reading.records[pid]
-        if USER in missed:
-            return before  # the first rank: it has won nothing
-        if KEY in missed:
-            record = replace(
-                record,
-                key=before.key,
-                key_time=before.key_time,
-                key_message=before.key_message,
-                owns_key=before.owns_key,
-                former_keys=before.former_keys,
-                pending=before.pending,
-                released=before.released,
-            )
-        return replace(record, devices=before.devices) if ANON in missed else record
 
     async def _remove_evicted(self, store: Store) -> None:
         """Remove the rows of identifiers that a record has no room for; they may come again as anybody's."""
-        gone = {name: one for name, one in self._evicted.items() if one[0] not in self.lost | self.unwritable.keys()}
+        lost = self.lost | self.unwritable.keys()
+        gone = {name: one for name, one in self._changes.evicted.items() if one[0] not in lost}
         names, claims = list(gone), list[Claim]()
         for name, content in zip(names, await store.read_rows(names) if names else [], strict=True):
             row = read_row(content)
@@ -299,56 +188,67 @@ class Writing:
         for claim, ok in zip(claims, await store.claim(claims) if claims else [], strict=True):
             if ok:
                 pid, rank, value = gone[claim.name]
-                self._taken.append((claim.name, pid, rank, value, TAKE))
-                self._claims[claim.name] = (rank, {pid})
+                self._changes.taken.append((claim.name, pid, partial(without, rank=rank, value=value, what=TAKE)))
+                self.claimed.add(claim.name)
 
     async def _detach(self, store: Store) -> None:
         """
         Take identifiers from their former owners once more, now that the rows say so.
 
         Another worker may have read the row before and be about to write the identifier back: writing the record,
-        changed or not, makes it lose and look again.
+        changed or not, makes it lose and look again. One that was merged meanwhile has taken it along: it is taken
+        from whom it is part of now.
         """
-        todo: dict[str, list[tuple[int, str, str]]] = {}
-        for name, holder, rank, value, what in self._taken:
-            is_back = self._reading.owners[name] == holder  # a later call of this round has brought it back
-            if not is_back and self._claims[name][1].isdisjoint(self.lost):
-                todo.setdefault(holder, []).append((rank, value, what))
+        todo = self._to_take()
         self._detached = set(todo)
         for _ in range(MAX_DETACHES):
             if not todo:
                 return
-            stored = zip(todo, await store.read_records(list(todo)), strict=True)
-            commits = [
-                self._without(pid, packed, todo[pid])
-                for pid, packed in stored
-                if packed is not None and packed[:1] == header(0)[:1]
-            ]
+            stored = dict(zip(todo, await store.read_records(list(todo)), strict=True))
+            todo = await self._not_back(store, todo)
+            commits: list[Commit] = []
+            moved: dict[str, Taken] = {}
+            for pid, values in todo.items():
+                with suppress(UnreadableRecord):
+                    revision, record = unpack(stored[pid] or b"")
+                    if record.redirect is not None:
+                        moved[pid] = values
+                    else:
+                        commits.append(self._without(pid, revision, record, values))
             done = await store.commit(commits) if commits else []
             failed = {commit.pid for commit, ok in zip(commits, done, strict=True) if not ok}
             todo = {pid: values for pid, values in todo.items() if pid in failed}
+            for pid, values in moved.items():
+                with suppress(UnreadableRecord):
+                    target = await self._merger.follow(pid)
+                    if target is not None:
+                        todo.setdefault(target.pid, {}).update(values)
+                        self._detached.add(target.pid)
 
-    def _without(self, pid: str, stored: bytes, values: list[tuple[int, str, str]]) -> Commit:
-        revision, record = unpack(stored)
-        for rank, value, what in values:
-            record = without(record, rank, value, what)
-        record = replace(record, stub=False)
-        seconds = self._lifetimes(record.space).of(record)
-        return Commit(pid, revision, pack(record, next(self._new_revisions)), seconds=seconds)
+    def _to_take(self) -> dict[str, Taken]:
+        """Return what others no longer have by rows that were set, and what was reserved for rows that were not."""
+        todo: dict[str, Taken] = {}
+        for name, holder, take in self._changes.taken:
+            if name in self.claimed:
+                todo.setdefault(holder, {})[name] = take
+        for name, (rank, pids) in self._changes.claims.items():
+            for pid in pids & self._reserved.keys() if rank != ANON and name not in self.claimed else ():
+                base, new = self._reserved[pid], self._reading.records[pid]
+                todo.setdefault(pid, {})[name] = partial(unreserved, rank=rank, base=base, new=new)
+        return todo
 
+    async def _not_back(self, store: Store, todo: Mapping[str, Taken]) -> dict[str, Taken]:
+        """Return what still is to be taken from people: not what their rows give them again, by a merge or a call."""
+        names = [name for values in todo.values() for name in values]
+        rows = {name: read_row(content) for name, content in zip(names, await store.read_rows(names), strict=True)}
+        left: dict[str, Taken] = {}
+        for pid, values in todo.items():
+            taken = {name: take for name, take in values.items() if (row := rows[name]) is None or row.pid != pid}
+            if taken:
+                left[pid] = taken
+        return left
 
-def _fitting(record: Record, anon_limit: int) -> Record:
-    """Return a record that has grown by a merge with as much as there is room for."""
-    if len(record.devices) <= anon_limit and len(record.former_keys) <= MAX_FORMER_KEYS:
-        return record
-    return replace(record, devices=record.devices[:anon_limit], former_keys=record.former_keys[:MAX_FORMER_KEYS])
-
-
-def _with_alias(record: Record, user: str) -> Record:
-    """Return a record with a further userId."""
-    return replace(record, aliases=tuple(dict.fromkeys((*record.aliases, user))))
-
-
-def _day(entry: Entry) -> int:
-    """Return the beginning of the day (ms) of a call."""
-    return max(entry.event_time, 0) // DAY * DAY
+    def _without(self, pid: str, revision: int, record: Record, values: Taken) -> Commit:
+        for take in values.values():
+            record = take(record)
+        return Commit(pid, revision, pack(record, next(self._new_revisions)), record.stub, self._seconds(record))

@@ -54,7 +54,7 @@ MEASURED_KEYS = 2000
 """Keys of a kind whose memory is asked for."""
 
 SPACE = "2mfZ3xq4yT6uV8wX0zA1bC2dE3f"
-NAMER = Namer(b"a secret of the benchmarks")
+SECRET = b"a secret of the benchmarks"
 _random = random.Random()  # noqa: S311 - samples, no secret
 _times = count(1_764_000_000_000)
 
@@ -98,7 +98,9 @@ class Sized:
     def worker(self) -> Rounds:
         """Return a worker that remembers nobody."""
         self._store = self._store or RedisStore(self._url)
-        return Rounds(self._store, NAMER, lambda: new_pid(_random.randbytes), lambda _: 0.0, _random.getrandbits(60))
+        return Rounds(
+            self._store, Namer(SECRET), lambda: new_pid(_random.randbytes), lambda _: 0.0, _random.getrandbits(60)
+        )
 
     async def load(self, loaded: Load) -> None:
         """Fill the table with calls, many a round."""

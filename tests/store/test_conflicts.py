@@ -157,6 +157,27 @@ def test_the_least_recent_device_leaves(make_store: MakeStore) -> None:
     assert warnings(added) == []
 
 
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_device_that_was_used_before_all_others_finds_no_room(make_store: MakeStore, at_once: bool) -> None:
+    """Its call counts for the person, but the device stays nobody's; one that comes again in time stays."""
+    policy = Policy(anon_limit=3)
+    given = [(5, 5), (6, 6), (7, 7), (2, 2), (8, 8), (9, 5)]
+    calls = [call(number, 1, 0, anon, policy=policy) for number, anon in given]
+
+    async def use(store: Store) -> Any:
+        one = worker(store)
+        for request in [calls] if at_once else [[each] for each in calls]:
+            await one.add(request)
+        return [await people(store).state("s", "anon", f"anon{n}") for n in range(2, 10)], await table(store, calls)
+
+    states, found = on(make_store, use)
+    record = next(record for who, record in found.items() if "user1" in who)
+
+    assert isinstance(record, Record)
+    assert sorted(device.value for device in record.devices) == ["anon5", "anon7", "anon8"]
+    assert states == ["absent", "absent", "absent", "owned", "absent", "owned", "owned", "absent"]
+
+
 ALIASES: dict[str, tuple[Request, list[str], dict[tuple[str, ...], Any]]] = {
     "nobody and nobody": (
         [call(1, 2, previous="user1"), call(2, 1)],

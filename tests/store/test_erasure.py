@@ -209,6 +209,7 @@ def test_a_call_under_way_does_not_bring_an_erased_person_back(make_store: MakeS
             await people(store).erase(space, "user", "user1", mode, 100)
             found = await states(store, space)
             wrong += [f"{step}: {value} is {state}" for value, state in found.items() if state == "owned"]
+            await sweeper(store).run()  # a row that was claimed meanwhile names nobody; until then it is there
             wrong += await contradictions(store, [*known, other])
         return wrong
 

@@ -51,6 +51,9 @@ MEETINGS: dict[str, tuple[list[Ids], list[Ids]]] = {
     "two users want the loser": ([*BUYER, (2, 0, 3)], [(1, 1, 0), (2, 1, 0)]),
     "two devices become one": ([(0, 0, 1), (1, 0, 2)], [(1, 0, 1), (1, 0, 1)]),
     "a device is merged and shared": ([(0, 0, 1), (1, 0, 2)], [(1, 0, 1), (2, 0, 1)]),
+    "a device is shared while its person is merged": (BUYER, [(2, 2, 1), (0, 0, 1), (1, 1, 0)]),
+    "a key that another user takes first": ([(1, 0, 1)], [(0, 2, 1), (2, 2, 3)]),
+    "a login whose person is merged by another login": ([(0, 0, 1)], [(1, 0, 1), (1, 0, 2), (1, 0, 1)]),
     "a ring of three": ([(0, 1, 1), (1, 0, 2), (0, 0, 3)], [(1, 1, 0), (0, 1, 3), (1, 0, 3)]),
 }
 """User, key and device of the calls before, and of those that meet: the first of them merges."""

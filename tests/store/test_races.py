@@ -24,9 +24,10 @@ from tests.support.people import (
 from tests.support.servers import flush
 from tests.support.stores import on
 
-from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.identity.entries import DEFAULT_POLICY, Entry
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.store import Store
+from emarsys_cdp.store.record import unpack
 from emarsys_cdp.store.redis import RedisStore
 
 Ids: TypeAlias = tuple[int, int, int]
@@ -60,7 +61,10 @@ TRIPS = 9
 
 def made(race: str, space: str) -> list[Entry]:
     """Return the calls of a race in a space of their own."""
-    return [call(number, *of, space=space) for number, of in enumerate(flat_ids(RACES[race]), 1)]
+    return [
+        call(number, *of, space=space, policy=DEFAULT_POLICY, previous=None, **{f"call {number}": number})
+        for number, of in enumerate(flat_ids(RACES[race]), 1)
+    ]
 
 
 def flat_ids(race: tuple[list[Ids], list[Ids]]) -> list[Ids]:
@@ -149,6 +153,60 @@ def test_two_workers_agree(make_store: MakeStore, race: str) -> None:
         return found
 
     assert [one for one in on(make_store, use) if len(set(one)) > 1] == []
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_every_call_is_in_one_person_after_a_race(make_store: MakeStore, race: str) -> None:
+    """Wherever requests meet, no call leaves its values with somebody else, also if it took several tries."""
+
+    async def use(store: Store) -> list[str]:
+        met = {calls[0].space: calls for calls, _ in await races(store, race)}
+        found = {(space, name): 0 for space, calls in met.items() for each in calls for name in each.values}
+        async for _, stored in store.scan():
+            record = unpack(stored)[1]
+            if not record.redirect and not record.stub:
+                for name in record.values:
+                    found[record.space, name] += 1
+        return [f"{where}: {number}" for where, number in found.items() if where[1] != "last" and number != 1]
+
+    assert on(make_store, use) == []
+
+
+ALIASES: dict[str, tuple[list[Ids], list[Ids]]] = {
+    "nobody and nobody": ([], [(514, 0, 0), (14, 0, 0)]),
+    "a user and nobody": ([(14, 0, 0)], [(514, 0, 0), (14, 0, 0)]),
+    "nobody and a user": ([(514, 0, 0)], [(514, 0, 0), (14, 0, 0)]),
+}
+"""User, key and device of the calls before, and of those that meet an alias call, user 514 to 14, of another worker."""
+
+
+@pytest.mark.parametrize("race", ALIASES)
+@pytest.mark.parametrize("first", ["alias", "user514", "user14"])
+def test_a_user_is_in_one_person_after_a_race_with_an_alias_call(make_store: MakeStore, race: str, first: str) -> None:
+    """Wherever an alias call and calls of both userIds meet, either userId is in one record only."""
+
+    async def use(store: Store) -> list[str]:
+        found = []
+        for steps in combinations_with_replacement(range(TRIPS), 2):
+            space = f"{race} {first} {steps}"
+            known = [call(number, *of, space=space) for number, of in enumerate(ALIASES[race][0], 1)]
+            both = [call(number, *of, space=space) for number, of in enumerate(ALIASES[race][1], 5)]
+            alias = call(9, 14, previous="user514", space=space)
+            meeting = {
+                "alias": [alias, *both],
+                "user514": [both[0], alias, both[1]],
+                "user14": [both[1], alias, both[0]],
+            }
+            await meet(store, known, meeting[first], steps, remember=True)
+            users: list[str] = []
+            async for _, stored in store.scan():
+                record = unpack(stored)[1]
+                if record.space == space and not record.redirect and not record.stub:
+                    users += [user for user in (record.user, *record.aliases) if user is not None]
+            found += [f"{steps}: {users}"] if sorted(users) != ["user14", "user514"] else []
+        return found
+
+    assert on(make_store, use) == []
 
 
 @pytest.mark.parametrize("race", RACES)

@@ -128,6 +128,7 @@ def show_swept(swept: Swept, console: Console) -> None:
         "rows of identifiers": swept.rows,
         "rows removed, of people who are gone": swept.removed,
         "merges and erasures finished": swept.finished,
+        "people who had what is another's": swept.mended,
     }
     for name, number in rows.items():
         table.add_row(name, f"{number:,}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.entries import ANON
+from emarsys_cdp.identity.entries import ANON, USER
 from emarsys_cdp.identity.folding import without_device
 from emarsys_cdp.identity.resolution import QUARANTINE
 from emarsys_cdp.store.record import Record
@@ -32,3 +32,37 @@ def without(record: Record, rank: int, value: str, what: str) -> Record:
     if record.key == value:
         return replace(record, key=None, key_time=0, key_message="", owns_key=False, former_keys=former)
     return replace(record, former_keys=former)
+
+
+def without_user(record: Record, value: str | None) -> Record:
+    """Return a record without a userId that is another person's."""
+    aliases = tuple([alias for alias in record.aliases if alias != value])
+    return replace(record, user=None if record.user == value else record.user, aliases=aliases)
+
+
+def reserved(base: Record, new: Record) -> Record:
+    """Return a record with the user and the key that a new one of the person has, not owned yet."""
+    owns_key = base.owns_key and base.key == new.key
+    return replace(_key_of(base, new), user=new.user, aliases=new.aliases, owns_key=owns_key)
+
+
+def unreserved(record: Record, rank: int, base: Record, new: Record) -> Record:
+    """Return a record without a user or key that was reserved and not got: *base* has those of before."""
+    if rank == USER:
+        aliases = tuple([one for one in record.aliases if one in base.aliases or one not in new.aliases])
+        return replace(record, user=base.user if record.user == new.user else record.user, aliases=aliases)
+    mine = (record.key, record.key_time, record.key_message) == (new.key, new.key_time, new.key_message)
+    return _key_of(record, base) if mine else record
+
+
+def _key_of(record: Record, of: Record) -> Record:
+    return replace(
+        record,
+        key=of.key,
+        key_time=of.key_time,
+        key_message=of.key_message,
+        owns_key=of.owns_key,
+        former_keys=of.former_keys,
+        pending=of.pending,
+        released=of.released,
+    )

@@ -68,6 +68,7 @@ class Sweeps:
                 rows=swept.rows,
                 removed=swept.removed,
                 finished=swept.finished,
+                mended=swept.mended,
                 keys=swept.keys,
                 seconds=round(swept.seconds, 1),
             )
@@ -79,5 +80,8 @@ class Sweeps:
     def _count(self, so_far: Swept) -> None:
         before, self._counted = self._counted, so_far
         self._metrics.count_swept(
-            so_far.keys - before.keys, so_far.removed - before.removed, so_far.finished - before.finished
+            so_far.keys - before.keys,
+            so_far.removed - before.removed,
+            so_far.finished - before.finished,
+            so_far.mended - before.mended,
         )
