@@ -288,14 +288,12 @@ class Model:
         1.7: with too many users a key is quarantined.
 
         *Chosen*: users count when they claim a key that another user has or had, and go on counting when they leave it.
-        In the mode `merge` those count whom it has made one person.
+        In the mode `merge` those count, and go on counting, whom it has made one person: a merge cannot be undone.
         """
         users = self.users_of_key.setdefault(key, set())
         users |= {one.user for one in (owner, profile) if one.user}
         if self.rules.on_key_shared == "merge":
-            users = users | {
-                user for (kind, user), one in self.owner.items() if kind == "user" and one in (owner, profile)
-            }
+            users |= {user for (kind, user), one in self.owner.items() if kind == "user" and one in (owner, profile)}
         if len(users) > USERS_PER_KEY:
             self.quarantined.add(key)
             owner.changed = self.now

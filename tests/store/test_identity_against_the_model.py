@@ -32,7 +32,13 @@ LONG = timelines.Names(
 )
 """Identifiers that nothing else contains by chance."""
 
-WORKERS = st.sampled_from((1, 2))
+CROWD = timelines.Names(
+    users=tuple(f"user-{number}" for number in range(8)), keys=("key-one@x.com", "key-two@x.com"), anons=(), odd=False
+)
+"""So many users of few keys that a key becomes nobody's."""
+
+WORKERS = st.sampled_from((1, 2, 3))
+"""With three, one may remember what another changed while a third has seen it."""
 
 
 def examples(quick: int, thorough: int) -> settings:
@@ -81,6 +87,20 @@ def test_the_product_does_what_the_model_does_in_conflicts(
     world: World, document: dict[str, Json], steps: list[Step], workers: int
 ) -> None:
     """The same without aliases and erasures: there is more of everything else then."""
+    with world.example():
+        properties.same_as(Model, making(world, workers), document, steps)
+
+
+@examples(30, 2_000)
+@given(
+    document=timelines.documents(),
+    steps=timelines.timelines(CROWD, aliases=False, erasures=False, size=24),
+    workers=WORKERS,
+)
+def test_the_product_does_what_the_model_does_with_keys_of_many(
+    world: World, document: dict[str, Json], steps: list[Step], workers: int
+) -> None:
+    """The same with more users of a key than may share one."""
     with world.example():
         properties.same_as(Model, making(world, workers), document, steps)
 

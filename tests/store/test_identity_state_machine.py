@@ -1,7 +1,7 @@
 """
 The users table held against the model of it by a state machine: calls, redeliveries, rounds, erasures, time.
 
-Two products run beside the model: two workers over a store in memory, and one over the embedded Valkey.
+Two products run beside the model: three workers over a store in memory, and one over the embedded Valkey.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class UsersTableMachine(RuleBasedStateMachine):
         """Make empty tables of one document."""
         one, other = (self._left.enter_context(world.example()) for world in self.worlds)
         self._model = Model(document)
-        self._tables: list[RealTable] = [one.make(document, 2), other.make(document, 1)]
+        self._tables: list[RealTable] = [one.make(document, 3), other.make(document, 1)]
 
     @rule(data=st.data(), size=st.integers(1, 4))
     def calls(self, data: st.DataObject, size: int) -> None:

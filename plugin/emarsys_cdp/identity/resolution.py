@@ -312,7 +312,8 @@ class _Resolving:
             self._join(other)
             if asks:
                 self._lasting = len(self._warnings)
-            return
+            if self._merge is not None or self._pid == other:
+                return  # else the limit refuses it, and the two share the key
         if mode == "refuse":
             self._takes_key = False
         if mode == "move":
