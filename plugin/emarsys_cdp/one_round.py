@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from emarsys_cdp.changing import Changes
 from emarsys_cdp.identity.entries import USER, Entry
 from emarsys_cdp.identity.picture import NOBODY
-from emarsys_cdp.identity.resolution import WARNINGS, Resolution, resolve
+from emarsys_cdp.identity.resolution import TAKE, WARNINGS, Resolution, resolve
 from emarsys_cdp.merging import Known, Merger
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store import Store
@@ -94,7 +94,9 @@ class Round:
         await reading.read(store)
         self._held |= reading.unfinished
         self._resolutions = [self._apply(index, entry) for index, entry in enumerate(self.entries)]
-        unchanged = {pid: reading.revisions[pid] for pid in reading.remembered if pid not in self._changes.changed}
+        relied = {pid for _, pids in self._changes.claims.values() for pid in pids}
+        written = self._changes.changed.keys() - relied
+        unchanged = {pid: reading.revisions[pid] for pid in reading.remembered if pid not in written}
         outdated = await find_outdated(store, unchanged)
         if outdated:
             memory.learn({}, outdated)
@@ -158,8 +160,12 @@ class Round:
 
     def _done(self, index: int, resolution: Resolution) -> tuple[str, ...]:
         """Return those warnings of a call that has lost whose cause is gone, since that part of it was written."""
-        claimed = self._writing.claimed
-        done = {WARNINGS.get(one.what) for one in resolution.changes if one.name in claimed}
+        claimed, released = self._writing.claimed, self._writing.released
+        done = {
+            WARNINGS.get(one.what)
+            for one in resolution.changes
+            if one.name in claimed or (one.what == TAKE and one.holder in released)
+        }
         merges = self.entries[index].policy.on_key_shared == "merge"
         if merges and any(rank == USER and name in claimed for rank, name in resolution.claims):
             done.add("key_shared")  # the new user of the key is another's name from now on

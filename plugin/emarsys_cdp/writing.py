@@ -37,6 +37,10 @@ def unwritable(error: Exception) -> str:
     return f"a value cannot be stored: {error}"
 
 
+def _as_it_is(record: Record) -> Record:
+    return record
+
+
 class Packed(Struct, frozen=True, gc=False):
     """A record as it is stored, its revision, whether it is a stub, and how long it stays (seconds)."""
 
@@ -62,6 +66,7 @@ class Writing:
         self._reserved: dict[str, Record] = {}
         self._detached: set[str] = set()
         self.claimed: set[str] = set()
+        self.released: set[str] = set()
         self.lost: set[str] = set()
         self.unwritable: dict[str, str] = {}
 
@@ -110,6 +115,7 @@ class Writing:
             elif pid in claiming and (base.user, base.aliases, base.key) != (new.user, new.aliases, new.key):
                 first[pid], self._reserved[pid] = reserved(base, new), base
         written = await self._commit(store, self._pack(first))
+        self.released = changes.released.keys() & written.keys()
         self._reserved = {pid: base for pid, base in self._reserved.items() if pid in written}
 
     def _pack(self, records: Mapping[str, Record]) -> dict[str, Packed]:
@@ -229,8 +235,10 @@ class Writing:
         """Return what others no longer have by rows that were set, and what was reserved for rows that were not."""
         todo: dict[str, Taken] = {}
         for name, holder, take in self._changes.taken:
+            record = self._reading.records.get(holder)
+            back = record is not None and take(record) != record  # by a later call of this round: only written again
             if name in self.claimed:
-                todo.setdefault(holder, {})[name] = take
+                todo.setdefault(holder, {})[name] = _as_it_is if back else take
         for name, (rank, pids) in self._changes.claims.items():
             for pid in pids & self._reserved.keys() if rank != ANON and name not in self.claimed else ():
                 base, new = self._reserved[pid], self._reading.records[pid]
