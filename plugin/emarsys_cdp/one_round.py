@@ -21,12 +21,12 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emarsys_cdp.changing import Changes
 from emarsys_cdp.identity.entries import USER, Entry
 from emarsys_cdp.identity.picture import NOBODY
 from emarsys_cdp.identity.resolution import TAKE, WARNINGS, Resolution, resolve
 from emarsys_cdp.merging import Known, Merger
 from emarsys_cdp.reading import Reading
+from emarsys_cdp.round_changes import Changes
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.record import HEADER_BYTES, UnreadableRecord, header, profile
 from emarsys_cdp.worker_memory import Memory

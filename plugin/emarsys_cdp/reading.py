@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from emarsys_cdp.identity.entries import Entry
-from emarsys_cdp.identity.picture import NOBODY, has_device, has_key, has_user
+from emarsys_cdp.identity.picture import NOBODY, has_device, has_user, owns_key
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.record import Record, UnreadableRecord, unpack
 from emarsys_cdp.store.rows import OWNED, SHARED, Row, read_row
@@ -121,7 +121,7 @@ class Reading:
             ids, previous = entry.ids, entry.previous
             user, key, anon = entry.names
             self._check(stale, entry, user, has_user, ids.user)
-            self._check(stale, entry, key, has_key, ids.key)
+            self._check(stale, entry, key, owns_key, ids.key)
             self._check(stale, entry, anon, has_device, ids.anon)
             if previous is not None:
                 self._check(stale, entry, previous.user_name, has_user, previous.value)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from emarsys_cdp.identity.entries import Entry
-from emarsys_cdp.identity.picture import has_device, has_key
+from emarsys_cdp.identity.picture import has_device, owns_key
 from emarsys_cdp.store.record import Record
 from emarsys_cdp.values.remembered import forget_oldest
 from emarsys_cdp_hooks import Identifiers
@@ -83,7 +83,7 @@ class Memory:
         pid = person.pid
         agrees = (
             (user is None or record.user == ids.user)
-            and (key is None or (owner(key) == pid and has_key(record, ids.key)))
+            and (key is None or (owner(key) == pid and owns_key(record, ids.key)))
             and (anon is None or (owner(anon) == pid and has_device(record, ids.anon)))
         )
         if not agrees:

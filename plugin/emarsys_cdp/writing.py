@@ -9,12 +9,12 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from emarsys_cdp.changing import Changes
 from emarsys_cdp.identity.changes import reserved, unreserved, without
 from emarsys_cdp.identity.entries import ANON, KEY, USER
 from emarsys_cdp.identity.resolution import TAKE
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.reading import Reading
+from emarsys_cdp.round_changes import Changes
 from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
 from emarsys_cdp.store.record import Record, UnreadableRecord, pack, unpack
 from emarsys_cdp.store.rows import OWNED, QUARANTINED, SHARED, Row, read_row
@@ -38,6 +38,7 @@ def unwritable(error: Exception) -> str:
 
 
 def _as_it_is(record: Record) -> Record:
+    """Return the record: it is only written again, so that others look again."""
     return record
 
 
@@ -54,8 +55,9 @@ class Writing:
     """
     Writes the changes of one round.
 
-    *claimed* are the rows that were set, *lost* the profiles whose calls have to be tried again since another worker
-    was faster; *unwritable* says why a profile cannot be stored.
+    *claimed* are the rows that were set, *released* the profiles that were written without what they lose, *lost*
+    those whose calls have to be tried again since another worker was faster; *unwritable* says why a profile cannot
+    be stored.
     """
 
     def __init__(self, reading: Reading, changes: Changes, revisions: Iterator[int], merger: Merger) -> None:
@@ -235,10 +237,10 @@ class Writing:
         """Return what others no longer have by rows that were set, and what was reserved for rows that were not."""
         todo: dict[str, Taken] = {}
         for name, holder, take in self._changes.taken:
-            record = self._reading.records.get(holder)
-            back = record is not None and take(record) != record  # by a later call of this round: only written again
             if name in self.claimed:
-                todo.setdefault(holder, {})[name] = _as_it_is if back else take
+                record = self._reading.records.get(holder)
+                is_back = record is not None and take(record) != record  # by a later call of this round
+                todo.setdefault(holder, {})[name] = _as_it_is if is_back else take
         for name, (rank, pids) in self._changes.claims.items():
             for pid in pids & self._reserved.keys() if rank != ANON and name not in self.claimed else ():
                 base, new = self._reserved[pid], self._reading.records[pid]

@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from tests.crowd.run import PROCESSES, Outcome, run
 from tests.crowd.steps import POSITIONS, STEPS
 from tests.support.servers import standalone, three_masters
+from tests.support.verdict import progress, show_verdict
 
 
 def show(found: Outcome, where: str) -> bool:
@@ -43,13 +43,10 @@ def show(found: Outcome, where: str) -> bool:
         ("steps that nobody was killed in", ", ".join(found.missed) or "none", not found.missed),
         ("lost, double, misplaced, unfinished", str(len(found.faults)), not found.faults),
     ]
-    table = Table(show_header=False)
-    for name, text, well in rows:
-        table.add_row(name, text, "[green]well[/green]" if well else "[red]WRONG[/red]")
-    console.print(table)
+    well = show_verdict(rows, console)
     for line in found.faults[:20]:
         print(line)
-    return all(well for _, _, well in rows)
+    return well
 
 
 def main() -> None:
@@ -59,12 +56,11 @@ def main() -> None:
     parser.add_argument("--cluster", action="store_true", help="on a cluster of three masters")
     parser.add_argument("--seed", type=int, default=1, help="of the calls and the orders (default: 1)")
     arguments = parser.parse_args()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, tempfile.TemporaryDirectory() as directory:
-        task = progress.add_task("kills", total=arguments.kills)
+    with progress() as bar, tempfile.TemporaryDirectory() as directory:
+        task = bar.add_task("kills", total=arguments.kills)
 
         def go(url: str) -> Outcome:
-            return run(url, arguments.kills, seed=arguments.seed, told=lambda n: progress.update(task, completed=n))
+            return run(url, arguments.kills, seed=arguments.seed, told=lambda n: bar.update(task, completed=n))
 
         if arguments.cluster:
             with three_masters(Path(directory)) as cluster:

@@ -126,7 +126,7 @@ class Deadly:
 
     def __getattr__(self, method: str) -> Any:
         real = getattr(self._store, method)
-        if method in ("scan", "scan_rows", "close"):
+        if method in ("scan", "walk", "close"):
             return real
 
         async def trip(arguments: Sequence[Any]) -> Any:

@@ -15,9 +15,8 @@ import tempfile
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from tests.soak.run import Outcome, soak
+from tests.support.verdict import progress, show_verdict
 
 
 def show(found: Outcome, *, proxy: bool) -> bool:
@@ -40,15 +39,13 @@ def show(found: Outcome, *, proxy: bool) -> bool:
         ("answers broken off by a kill", str(len(found.breaches) - len(refused)), True),
         ("answers the host would not take", str(len(refused)), not refused),
     ]  # fmt: skip
-    table = Table(title=f"soak, delivery {'by the proxy' if proxy else 'by the host itself'}", show_header=False)
-    for name, text, well in rows:
-        table.add_row(name, text, "[green]well[/green]" if well else "[red]WRONG[/red]")
-    Console(width=120).print(table)
+    title = f"soak, delivery {'by the proxy' if proxy else 'by the host itself'}"
+    well = show_verdict(rows, Console(width=120), title)
     for line in [*found.aborted[:5], *found.violations[:5], *refused[:5]]:
         print(line)
     for address in sorted(unexplained)[:5]:
         print(address, "has", found.wrong[address][0], "and should have", found.wrong[address][1])
-    return all(well for _, _, well in rows)
+    return well
 
 
 def main() -> None:
@@ -58,15 +55,14 @@ def main() -> None:
     parser.add_argument("--no-proxy", action="store_true", help="the host sends the requests by itself")
     parser.add_argument("--seed", type=int, default=1, help="of the calls, the faults and the kills (default: 1)")
     arguments = parser.parse_args()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress, tempfile.TemporaryDirectory() as directory:
-        task = progress.add_task("jobs done", total=arguments.calls)
+    with progress() as bar, tempfile.TemporaryDirectory() as directory:
+        task = bar.add_task("jobs done", total=arguments.calls)
         found = soak(
             arguments.calls,
             Path(directory) / "soak",
             proxy=not arguments.no_proxy,
             seed=arguments.seed,
-            told=lambda done: progress.update(task, completed=done),
+            told=lambda done: bar.update(task, completed=done),
         )
     sys.exit(0 if show(found, proxy=not arguments.no_proxy) else 1)
 

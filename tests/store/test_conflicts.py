@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.people import MakeStore, Request, call, flat, people, table, worker
+from tests.support.people import MakeStore, Request, call, flat, people, rows_of, table, worker
 from tests.support.stores import on
 
 from emarsys_cdp.identity.entries import Policy
@@ -155,6 +155,24 @@ def test_the_least_recent_device_leaves(make_store: MakeStore) -> None:
 
     assert sorted(found) == [("anon1", "user2"), ("anon2", "anon3", "anon4", "user1")]
     assert warnings(added) == []
+
+
+def test_a_thousand_devices_of_one_user(make_store: MakeStore) -> None:
+    """The hundred used last stay; the rows of the others are gone, so they are anybody's."""
+    calls = [call(number, 1, 0, number) for number in range(1, 1001)]
+
+    async def use(store: Store) -> Any:
+        one = worker(store)
+        for start in range(0, 1000, 50):
+            await one.add(calls[start : start + 50])
+        return await table(store, [call(1, 1)]), await rows_of(store)
+
+    found, rows = on(make_store, use)
+    record = found[("user1",)]
+
+    assert isinstance(record, Record)
+    assert {device.value for device in record.devices} == {f"anon{number}" for number in range(901, 1001)}
+    assert len(rows) == 101
 
 
 @pytest.mark.parametrize("at_once", [False, True])

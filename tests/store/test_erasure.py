@@ -14,6 +14,7 @@ from tests.support.people import (
     contradictions,
     flat_results,
     people,
+    rows_of,
     sweeper,
     worker,
 )
@@ -39,7 +40,7 @@ async def states(store: Store, space: str = "s") -> dict[str, str]:
 
 async def traces(store: Store) -> list[str]:
     """Return what the store still says of a person in plain text."""
-    found = [f"{name} {content!r}" async for name, content in store.scan_rows()]
+    found = [f"{name} {content!r}" for name, content in (await rows_of(store)).items()]
     found += [f"{pid} {content!r}" async for pid, content in store.scan()]
     return [one for one in found if any(word in one for word in ("user1", "key1", "key2", "anon1", "anon2", "gold"))]
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import redis
-from tests.support.people import MakeStore, call, owners, pids_of, sweeper, table, worker
+from tests.support.people import MakeStore, call, owners, pids_of, rows_of, sweeper, table, worker
 from tests.support.servers import flush
 from tests.support.stores import on
 
@@ -153,9 +153,9 @@ def test_a_removed_row_and_a_removed_record_are_gone(make_store: MakeStore) -> N
 def test_all_rows_can_be_gone_through(make_store: MakeStore) -> None:
     """Every row with its content, and nothing else of the store."""
 
-    async def use(store: Store) -> set[tuple[str, bytes]]:
+    async def use(store: Store) -> dict[str, bytes]:
         await store.claim([Claim(letter * 24, None, b"s") for letter in "ABC"])
         await store.keep({"D" * 24: b"kept"}, 100)
-        return {one async for one in store.scan_rows()}
+        return await rows_of(store)
 
-    assert on(make_store, use) == {(letter * 24, b"s") for letter in "ABC"}
+    assert on(make_store, use) == {letter * 24: b"s" for letter in "ABC"}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
-from tests.support.people import NAMER, MakeStore, call, owners, people, pids_of, sweeper, worker
+from tests.support.people import NAMER, MakeStore, call, owners, people, pids_of, rows_of, sweeper, worker
 from tests.support.stores import on
 
 from emarsys_cdp.store import Claim, Commit, Store
@@ -37,7 +37,7 @@ def test_rows_of_people_who_are_gone_go_on_every_server(make_store: MakeStore) -
         await worker(store).add([call(1, 1, 1, 1)])
         await put(store, *[owned_by(DEAD)] * 3 * STEP)
         swept = await sweeper(store).run()
-        left = [name async for name, _ in store.scan_rows()]
+        left = list(await rows_of(store))
         return swept, left
 
     swept, left = on(make_store, use)

@@ -81,7 +81,7 @@ class Watched:
         self._store, self._before, self._after = store, before, after
 
     def __getattr__(self, method: str) -> Any:
-        if method in ("scan", "scan_rows"):
+        if method in ("scan", "walk"):
             return getattr(self._store, method)
 
         async def trip(arguments: Sequence[Any]) -> Any:
@@ -106,6 +106,11 @@ def worker(
 def people(store: Store, before: Hook | None = None) -> UsersTable:
     """Return the users table as commands see it."""
     return UsersTable(cast(Store, Watched(store, before)), NAMER, count(PIDS.getrandbits(60)))
+
+
+async def rows_of(store: Store) -> dict[str, bytes]:
+    """Return all identifier rows."""
+    return {name: content async for _, rows in store.walk(1000) for name, content in rows}
 
 
 def sweeper(store: Store, holder: str = "a worker of the tests") -> Sweeper:

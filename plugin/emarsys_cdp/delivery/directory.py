@@ -16,25 +16,14 @@ from msgspec import Struct
 from emarsys_cdp.credentials import Credentials, OAuth, Secret, Wsse
 from emarsys_cdp.secrets import Seal
 from emarsys_cdp.store import Store
-from emarsys_cdp.store.cells import Cells
 from emarsys_cdp.store.keys import Namer
-from emarsys_cdp.store.known_spaces import KnownSpaces
+from emarsys_cdp.store.known_spaces import KnownSpaces, SpaceLists
 
 KEPT_SECONDS: Final = 400 * 24 * 3600
 """A space that sends nothing for longer is forgotten."""
 
-MAX_SPACES: Final = 1000
-"""Spaces of one API user; with more, those seen first are forgotten."""
-
-
 MAX_KNOWN: Final = 10_000
 """API Keys of spaces that a worker remembers to have written."""
-
-
-class _Spaces(Struct, frozen=True, array_like=True):
-    """The spaces of an API user."""
-
-    spaces: tuple[str, ...] = ()
 
 
 class _ApiKey(Struct, frozen=True, array_like=True):
@@ -52,7 +41,7 @@ class Directory:
         self._store = store
         self._seal = seal
         self._namer = namer
-        self._cells = Cells(store, _Spaces, _Spaces())
+        self._of_user = SpaceLists(store)
         self._every = KnownSpaces(store, namer)
         self._known: set[tuple[str, Credentials]] = set()
 
@@ -62,7 +51,7 @@ class Directory:
             return
         sealed = self._seal.close(msgspec.msgpack.encode(_packed(credentials)), self._name(space))
         await self._store.keep({self._name(space): sealed}, KEPT_SECONDS)
-        await self._cells.change(self._user(credentials), lambda known: (_with(known, space), None))
+        await self._of_user.add(self._user(credentials), space)
         await self._every.add(space)
         if len(self._known) > MAX_KNOWN:
             self._known.clear()
@@ -77,17 +66,13 @@ class Directory:
 
     async def spaces(self, credentials: Credentials) -> Sequence[str]:
         """Return the spaces that send with an API Key's user; raises `StoreUnavailable`."""
-        return (await self._cells.read(self._user(credentials))).spaces
+        return await self._of_user.read(self._user(credentials))
 
     def _user(self, credentials: Credentials) -> str:
         return self._namer("", "api-user", f"{credentials.version}\0{_packed(credentials).name}")
 
     def _name(self, space: str) -> str:
         return self._namer(space, "api-key", "")
-
-
-def _with(known: _Spaces, space: str) -> _Spaces:
-    return known if space in known.spaces else _Spaces((*known.spaces, space)[-MAX_SPACES:])
 
 
 def _packed(credentials: Credentials) -> _ApiKey:

@@ -147,7 +147,8 @@ class Pairings:
                 await self._store.keep({name: encode(one) for name, one in self._writing.items()}, KEPT_SECONDS)
             except StoreUnavailable as error:
                 _log.warning("rows_not_kept", requests=len(self._writing), reason=str(error))
-            self._writing = {}
+            finally:
+                self._writing = {}
 
     async def keep(self, name: str, pairing: Pairing, seconds: int) -> None:
         """Keep a pairing; raises `StoreUnavailable`."""

@@ -58,7 +58,7 @@ def has_user(record: Record, user: str | None) -> bool:
     return record.user == user or user in record.aliases
 
 
-def has_key(record: Record, key: str | None) -> bool:
+def owns_key(record: Record, key: str | None) -> bool:
     """
     Tell whether a key is the record's for certain: whoever takes it away, or makes it nobody's, writes the record.
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from emarsys_cdp.identity.entries import ANON, DEFAULT_POLICY, KEY, USER, Entry, Policy, Previous
+from emarsys_cdp.identity.entries import ANON, KEY, USER, Entry, Previous
 from emarsys_cdp.identity.picture import (
     NOBODY,
     Owners,
@@ -19,32 +19,10 @@ from emarsys_cdp.identity.picture import (
     Records,
     Rows,
     compatible,
-    has_device,
-    has_key,
     has_user,
 )
 from emarsys_cdp.store.record import Record
 from emarsys_cdp.store.rows import QUARANTINED, SUPPRESS, Row
-
-__all__ = [
-    "ANON",
-    "DEFAULT_POLICY",
-    "KEY",
-    "NOBODY",
-    "USER",
-    "Entry",
-    "Owners",
-    "Picture",
-    "Policy",
-    "Previous",
-    "Records",
-    "Resolution",
-    "compatible",
-    "has_device",
-    "has_key",
-    "has_user",
-    "resolve",
-]
 
 MAX_USERS_OF_KEY = 5
 """People who may use one key; when a further one comes, the key is nobody's (semantics 1.7)."""

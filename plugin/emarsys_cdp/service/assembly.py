@@ -129,9 +129,7 @@ def assemble(
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
     deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
-    features = FeaturesSource(upstream)
     users = UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
-    sweeper = Sweeper(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker)
     return Service(
         settings,
         store,
@@ -140,13 +138,17 @@ def assemble(
         deletion,
         emarsys,
         metrics,
-        features,
+        FeaturesSource(upstream),
         upstream,
         documents,
         users,
         pairings,
-        Sweeps(sweeper, metrics, world.chance),
+        _sweeps(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker, metrics, world),
     )
+
+
+def _sweeps(store: Store, merger: Merger, worker: str, metrics: Metrics, world: World) -> Sweeps:
+    return Sweeps(Sweeper(store, merger, worker), metrics, world.chance)
 
 
 @asynccontextmanager

@@ -126,10 +126,6 @@ class Store(Protocol):
         """Yield the id and the record of every profile of all spaces, in no order."""
         ...
 
-    def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield the name and the content of every identifier row of all spaces, in no order."""
-        ...
-
     async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
         """
         Return the records among about *size* keys from a place on, and the place after them, None at the end.

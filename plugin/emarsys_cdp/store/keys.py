@@ -30,11 +30,8 @@ PREFIX = "ecdp:"
 RECORDS = f"{PREFIX}{{???}}:p:*"
 """Pattern of all profile records."""
 
-ROWS = f"{PREFIX}{{???}}:i:*"
-"""Pattern of all identifier rows."""
-
 PEOPLE = f"{PREFIX}{{???}}:[ip]:*"
-"""Pattern of both."""
+"""Pattern of all profile records and identifier rows."""
 
 SHARED = b"s"
 """Content of the row of an identifier that belongs to nobody."""

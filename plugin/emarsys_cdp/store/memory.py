@@ -100,11 +100,6 @@ class MemoryStore:
         for pid, record in list(self.records.items()):
             yield pid, record
 
-    async def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield every identifier row."""
-        for name, content in list(self.rows.items()):
-            yield name, content
-
     async def step(self, at: str, size: int) -> tuple[list[tuple[str, bytes]], str | None]:
         """Return some of the records."""
         number, _, start_at = at.partition(".")

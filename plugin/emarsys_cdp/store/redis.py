@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
 from emarsys_cdp.store.address import read_address
-from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, ROWS, cell_key, kept_key, lease_key, record_key, row_key
+from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology
@@ -113,23 +113,27 @@ class RedisStore:
 
     async def scan(self) -> AsyncIterator[tuple[str, bytes]]:
         """Yield every profile; one that is written or changes its server meanwhile may come twice or not at all."""
-        async for name, record in self._scan(RECORDS):
-            yield name, record
+        async for found in self._steps(RECORDS, _SCAN_COUNT):
+            for _, name, record in found:
+                yield name, record
 
-    async def scan_rows(self) -> AsyncIterator[tuple[str, bytes]]:
-        """Yield every identifier row; one that is written or changes its server may come twice or not at all."""
-        async for name, content in self._scan(ROWS):
-            yield name, content
+    async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+        """Go through everything in steps, server by server: SCAN answers a step at once, and blocks nobody."""
+        async for found in self._steps(PEOPLE, step):
+            yield (
+                [(name, content) for kind, name, content in found if kind == "p"],
+                [(name, content) for kind, name, content in found if kind == "i"],
+            )
 
-    async def _scan(self, pattern: str) -> AsyncIterator[tuple[str, bytes]]:
+    async def _steps(self, pattern: str, size: int) -> AsyncIterator[list[tuple[str, str, bytes]]]:
+        """Yield kind, name and content of the keys of each step of a scan."""
         for wire in await self._topology.masters():
             cursor: bytes = b"0"
             while True:
-                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", pattern, "COUNT", _SCAN_COUNT))
+                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", pattern, "COUNT", size))
                 keys = [key.decode() for key in found]
-                for key, content in zip(keys, await self._get(keys), strict=True):
-                    if content is not None:
-                        yield key.rsplit(":", 1)[1], content
+                contents = zip(keys, await self._get(keys), strict=True)
+                yield [(*_kind_and_name(key), content) for key, content in contents if content is not None]
                 if cursor == b"0":
                     break
 
@@ -146,23 +150,7 @@ class RedisStore:
         after = f"{number}.{following.decode()}"
         if following == b"0":
             after = f"{number + 1}.0" if number + 1 < len(wires) else ""
-        return [(key.rsplit(":", 1)[1], record) for key, record in records if record is not None], after or None
-
-    async def walk(self, step: int) -> AsyncIterator[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
-        """Go through everything in steps, server by server: SCAN answers a step at once, and blocks nobody."""
-        for wire in await self._topology.masters():
-            cursor: bytes = b"0"
-            while True:
-                cursor, found = await self._topology.ask(wire, ("SCAN", cursor, "MATCH", PEOPLE, "COUNT", step))
-                keys = [key.decode() for key in found]
-                contents = zip(keys, await self._get(keys), strict=True)
-                there = [(*key.rsplit(":", 2)[1:], content) for key, content in contents if content is not None]
-                yield (
-                    [(name, content) for kind, name, content in there if kind == "p"],
-                    [(name, content) for kind, name, content in there if kind == "i"],
-                )
-                if cursor == b"0":
-                    break
+        return [(_kind_and_name(key)[1], record) for key, record in records if record is not None], after or None
 
     async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
         """Return how long identifier rows stay."""
@@ -181,3 +169,9 @@ class RedisStore:
     async def close(self) -> None:
         """Close the connections."""
         self._topology.close()
+
+
+def _kind_and_name(key: str) -> tuple[str, str]:
+    """Return the last two parts of a key."""
+    _, kind, name = key.rsplit(":", 2)
+    return kind, name
