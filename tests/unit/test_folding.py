@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, fold
 from emarsys_cdp.identity.entries import DEFAULT_POLICY, Entry
+from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, fold
 from emarsys_cdp.store.record import Device, Record
 from emarsys_cdp_hooks import Identifiers, StoredValue, Value
 
