@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from emarsys_cdp.store.outbox import EffectRef, Posting, Settlement, StoredEffect
 from emarsys_cdp_hooks import RetryLater
 
 STUB_SECONDS = 3600
@@ -51,7 +52,8 @@ class Commit(Struct, frozen=True, gc=False):
     A profile record to write, if the stored one still has the revision *expected* (0: there is none).
 
     *stub*: nobody names the record yet; it disappears after `STUB_SECONDS` unless it is written again. *seconds*: how
-    long it stays, 0 for ever. An empty *record* removes it.
+    long it stays, 0 for ever. An empty *record* removes it. *wake*: when the person is to be looked at (ms), 0 never,
+    None as before. *postings* are effects to add.
     """
 
     pid: str
@@ -59,6 +61,8 @@ class Commit(Struct, frozen=True, gc=False):
     record: bytes
     stub: bool = False
     seconds: int = 0
+    wake: int | None = None
+    postings: tuple[Posting, ...] = ()
 
     @property
     def lifetime(self) -> int:
@@ -145,6 +149,65 @@ class Store(Protocol):
 
     async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
         """Return how long identifier rows stay, None for ever or when that is not known."""
+        ...
+
+    async def due_timers(self, shards: Sequence[int], now: int, limit: int, again: int) -> list[str]:
+        """
+        Return profiles of some shards whose timers are due, at most *limit* of each shard.
+
+        Their timers are set to *again* (ms), so that nobody else gets them before; a commit sets them anew.
+        """
+        ...
+
+    async def drop_timers(self, pids: Sequence[str], again: int) -> None:
+        """Remove the timers of profiles that are gone, those that still are at *again*."""
+        ...
+
+    async def count_timers(self) -> int:
+        """Return how many timers there are."""
+        ...
+
+    async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
+        """Return effects of some shards that are to be sent by *now* (ms), the longest due first, at most *limit* each."""
+        ...
+
+    async def lease_effects(
+        self, refs: Sequence[EffectRef], holder: str, now: int, until: int
+    ) -> list[StoredEffect | None]:
+        """Lease effects that wait, or whose lease is over, until a time (ms); None for those that others have."""
+        ...
+
+    async def settle_effects(self, settlements: Sequence[Settlement], now: int) -> list[bool]:
+        """Note what became of leased effects; tell for each whether its holder still had it."""
+        ...
+
+    async def withdraw_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
+        """Withdraw effects that wait; tell for each whether it is withdrawn. One that is not there is not."""
+        ...
+
+    async def hand_out(self, ref: EffectRef, job: str, now: int) -> StoredEffect | None:
+        """
+        Give an effect to a job of the host: the first job that comes has it, and gets it again.
+
+        Return the effect as it is then - state `handed` with another job's holder when somebody else has it -, None
+        when there is none. A waiting or leased one is taken from the queue.
+        """
+        ...
+
+    async def requeue_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
+        """Let dead effects wait again; tell for each whether it does."""
+        ...
+
+    async def drop_effects(self, refs: Sequence[EffectRef], note: str, now: int) -> list[bool]:
+        """Make waiting effects dead, by hand; tell for each whether it is."""
+        ...
+
+    async def read_effects(self, refs: Sequence[EffectRef]) -> list[StoredEffect | None]:
+        """Return effects as they are stored."""
+        ...
+
+    async def list_effects(self, state: str, shards: Sequence[int], limit: int) -> list[EffectRef]:
+        """Return effects of some shards that are queued (waiting or leased) or dead, the oldest first, at most *limit* each."""
         ...
 
     async def size(self) -> int:
