@@ -18,6 +18,7 @@ from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import EMAIL_FIELD, Field, FieldCatalogue
 from emarsys_cdp.identity.entries import DEFAULT_POLICY, Policy
 from emarsys_cdp.identity.identifiers import Reader
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.validation import Check
 from emarsys_cdp.values.coerce import Coercion, coercion
 from emarsys_cdp.values.paths import Getter, compile_path, compile_trait
@@ -47,7 +48,8 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
 
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
     meaning of RudderStack's stock Emarsys settings. *sent* has name, field and conversion of the data maps whose
-    values are sent in rows of contacts. *policy* says how the users table treats conflicts.
+    values are sent in rows of contacts. *policy* says how the users table treats conflicts. *rules* are those of the
+    document, None without any.
     """
 
     credentials: Credentials
@@ -58,6 +60,7 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     stock: StockMapping | None = None
     sent: tuple[tuple[str, str, Callable[[Value, str], Json]], ...] = ()
     policy: Policy = DEFAULT_POLICY
+    rules: RuleSet | None = None
 
 
 class Compiler:
