@@ -36,7 +36,7 @@ def test_what_expires_is_gone_when_its_time_has_come() -> None:
 
     async def main() -> list[tuple[int, int]]:
         store = cast("Store", timed)
-        await store.commit([Commit("p", 0, pack(Record("s"), 1), seconds=10), Commit("q", 0, pack(Record("s"), 1))])
+        await store.commit([Commit("pp", 0, pack(Record("s"), 1), seconds=10), Commit("qq", 0, pack(Record("s"), 1))])
         await store.claim([Claim("n", None, b"pp", seconds=20), Claim("o", None, b"pq")])
         found = []
         for now[0] in (9_999, 10_000, 19_999, 20_000, DAY):
