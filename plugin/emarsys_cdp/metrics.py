@@ -39,6 +39,7 @@ class Metrics(Collector):
         self._deliveries = self._counter(
             "deliveries", "Rows that we sent to Emarsys, by kind of request and what became of them.", "kind", "outcome"
         )
+        self._effects = self._counter("effects", "Effects of rules that the gate let pass, by kind.", "do")
         self._used = self._of_api_user("budget_used", "Requests of an API user that count against its limit now.")
         self._limit = self._of_api_user("budget_limit", "Requests a minute that an API user may send.")
         self._circuit = self._of_api_user(
@@ -75,6 +76,10 @@ class Metrics(Collector):
     def count_delivery(self, path: str, outcome: str) -> None:
         """Count a row of a request that we sent, by the first part of the request's path."""
         self._deliveries.labels(path.partition("/")[0].partition("?")[0], outcome).inc()
+
+    def count_effect(self, do: str) -> None:
+        """Count an effect that a rule has put into the outbox, by what it does."""
+        self._effects.labels(do).inc()
 
     def show_budget(self, user: str, used: int, limit: int, circuit: str) -> None:
         """Set what an API user, given by a hash, has left; *circuit* is closed, half-open or open."""

@@ -85,9 +85,7 @@ def look(rules: RuleSet, book: Book, sight: Sight) -> Look:
     return Look(_noted(rules, replace(book, rules=states)), tuple(candidates))
 
 
-def _waiting(
-    rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight
-) -> Iterator[Question]:
+def _waiting(rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight) -> Iterator[Question]:
     """Yield what has to be asked of a rule, in the order of fire times."""
     waiting = [
         (passage, instance) for instance in state.instances for passage in instance.passages if passage.outcome == WAITS
@@ -122,9 +120,7 @@ def rows_of(program: Program, node: int) -> tuple[Row, ...]:
     return tuple(program.rows_of(program.pattern.plan[node]))
 
 
-def _ask(
-    name: str, state: RuleState, question: Question, sight: Sight
-) -> tuple[RuleState, Candidate | None]:
+def _ask(name: str, state: RuleState, question: Question, sight: Sight) -> tuple[RuleState, Candidate | None]:
     """Ask the gate about one passage; return the state with what it said."""
     verdict = decide(question, sight.now)
     instance, passage = question.instance, question.passage

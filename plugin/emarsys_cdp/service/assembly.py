@@ -24,6 +24,7 @@ from emarsys_cdp.emarsys.connection import Emarsys, connect
 from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
 from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
+from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
 from emarsys_cdp.hosts.rudderstack.deletion import Deletion
 from emarsys_cdp.hosts.rudderstack.proxy import Proxy
@@ -121,6 +122,7 @@ def assemble(
         metrics,
         world.clock,
         settings.api_base,
+        FirstSeen(store, namer),
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
     pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
