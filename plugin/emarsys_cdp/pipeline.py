@@ -20,6 +20,7 @@ from emarsys_cdp.extensions import Steps
 from emarsys_cdp.identity.entries import Entry, Previous
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.ruled_calls import rule_call
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp_hooks import (
     Action,
@@ -131,7 +132,7 @@ class Pipeline:
         identifiers = self._steps.identifiers(space, accepted)
         values = self._steps.values(space, accepted)
         unfit: dict[int, list[str]] = {}
-        entries = self._entries(space, accepted, identifiers, values, unfit)
+        entries = self._entries(space, accepted, identifiers, values, unfit, now)
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -162,14 +163,15 @@ class Pipeline:
         identifiers: Sequence[Identifiers],
         values: Sequence[Mapping[str, Any]],
         unfit: dict[int, list[str]],
+        now: int,
     ) -> list[Entry]:
         """
-        Return the calls as the users table takes them, each value with its version.
+        Return the calls as the users table takes them, each value with its version, and what rules make of them.
 
         Why values do not fit is added to *unfit* by the call's position.
         """
         entries: list[Entry] = []
-        space_id, policy = space.id, space.policy
+        space_id, policy, rules = space.id, space.policy, space.rules
         for call, ids, read in zip(calls, identifiers, values, strict=True):
             time, message_id = call.event_time, call.message_id
             stored: dict[str, StoredValue] = {}
@@ -179,7 +181,11 @@ class Pipeline:
                 else:
                     unfit.setdefault(len(entries), []).append(value.reason)
             previous = _previous(space, call, self._namer) if call.type == "alias" else None
-            entries.append(Entry(space_id, call.type, message_id, time, ids, stored, policy, previous))
+            entry = Entry(space_id, call.type, message_id, time, ids, stored, policy, previous)
+            if rules is not None:
+                ruled = rule_call(rules, call, ids, read, now)
+                entry = entry if ruled is None else replace(entry, ruled=ruled)
+            entries.append(entry)
         return entries
 
     def _decide(

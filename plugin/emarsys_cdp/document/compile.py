@@ -53,8 +53,8 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
 
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
     meaning of RudderStack's stock Emarsys settings. *sent* has name, field and conversion of the data maps whose
-    values are sent in rows of contacts. *policy* says how the users table treats conflicts. *rules* are None where
-    there are none.
+    values are sent in rows of contacts. *policy* says how the users table treats conflicts. *rules* are those of the
+    document, None without any.
     """
 
     credentials: Credentials

@@ -68,8 +68,9 @@ class Instance(Struct, frozen=True, array_like=True, gc=False):
     A run of a rule for a person, pinned to a *version*.
 
     *start* is the messageId of the call that opened it, at *began*. It has been standing at *node* of its plan since
-    *since*, moved there by the call *moved* (empty: by a timer); *done* are the rows of a join that have matched. *fire* is F of its exit, 0 before that. *why*: the
-    messageId of the stop, or a reason. *ended* is when it ended, by the time of the calls.
+    *since*, moved there by the call *moved* (empty: by a timer); *done* are the rows of a join that have matched. *fire*
+    is F of its exit, 0 before that. *why*: the messageId of the stop, or a reason. *ended* is when it ended, by the time
+    of the calls.
     """
 
     id: str
@@ -148,8 +149,8 @@ class Book(Struct, frozen=True, array_like=True, gc=False):
     All that rules need of a person.
 
     *log* is in the order of (time, messageId). Calls before *floor* are no longer in it. *base* are the values of
-    before the log, for rules that ask what was known. *rules* are the states by the rules' ids. *stale*: everything
-    has to be folded anew (two profiles became one). *doubts* are (rule, instance id) whose sent effects a stop may still
+    before the log, for rules that ask what was known. *rules* are the states by the rules' ids. *stale*: everything has
+    to be folded anew (two profiles became one). *doubts* are (rule, instance id) whose sent effects a stop may still
     withdraw. *wake* is the earliest of all rules, 0 never. *held*: something waits for a key.
     """
 

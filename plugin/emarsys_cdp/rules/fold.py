@@ -208,15 +208,15 @@ class Fold:
             if armed(row, instance.began, time) and self._matches(program, row, call, instance):
                 return row
         for row in program.guards_of(plan[instance.node].seq):
-            if instance.moved != call.message_id and armed(row, instance.since, time):
-                if self._matches(program, row, call, instance):
-                    return row
+            is_armed = instance.moved != call.message_id and armed(row, instance.since, time)
+            if is_armed and self._matches(program, row, call, instance):
+                return row
         for passage in instance.passages:
             if passage.outcome == WAITS and 0 < passage.node <= instance.node:
                 for row in program.guards_of(plan[passage.node - 1].seq):
-                    if row.within is None and armed(row, passage.left, time):
-                        if self._matches(program, row, call, instance):
-                            return row
+                    is_armed = row.within is None and armed(row, passage.left, time)
+                    if is_armed and self._matches(program, row, call, instance):
+                        return row
         return None
 
     def _stop_late(self, instance: Instance, call: Logged) -> None:
@@ -382,10 +382,11 @@ class Fold:
             for earlier in self._person.log:
                 if earlier.time >= call.time:
                     break
+                if earlier.time < call.time - guard.lookback:
+                    continue
                 fits = value is None or _text(earlier, program.pattern.transaction) in (None, value)
-                if earlier.time >= call.time - guard.lookback and fits:
-                    if self._matches(program, guard, earlier, None):
-                        return True
+                if fits and self._matches(program, guard, earlier, None):
+                    return True
         return False
 
     def _count(self, program: Program, row: Row, call: Logged, first: int, instance: Instance | None) -> int:

@@ -76,19 +76,18 @@ def look(rules: RuleSet, book: Book, sight: Sight) -> Look:
     book = pass_time(rules, sight.space, book, sight.now)
     states: dict[str, RuleState] = dict(book.rules)
     candidates: list[Candidate] = []
-    for name, state in book.rules.items():
-        state = _archived(rules.gates.get(name), state)
-        for asked in list(_waiting(rules, name, state, book, sight)):
-            state, candidate = _ask(rules, name, state, asked, sight)
+    for name, before in book.rules.items():
+        states[name] = _archived(rules.gates.get(name), before)
+        for question in list(_waiting(rules, name, states[name], book, sight)):
+            states[name], candidate = _ask(name, states[name], question, sight)
             candidates += [] if candidate is None else [candidate]
-        states[name] = state
     candidates.sort(key=lambda one: (one.passage.fire, one.passage.node))
     return Look(_noted(rules, replace(book, rules=states)), tuple(candidates))
 
 
 def _waiting(
     rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight
-) -> Iterator[tuple[Question, Program]]:
+) -> Iterator[Question]:
     """Yield what has to be asked of a rule, in the order of fire times."""
     waiting = [
         (passage, instance) for instance in state.instances for passage in instance.passages if passage.outcome == WAITS
@@ -103,7 +102,7 @@ def _waiting(
         at_fire = _known(book, passage.fire) if any(row.only_if is not None for row in rows) else {}
         zone = _zone(rules.gates.get(name), book, sight.now)
         gate = rules.gates.get(name)
-        yield Question(gate, instance, passage, rows, fact, sight.key, at_fire, zone, rules.timezone), program
+        yield Question(gate, instance, passage, rows, fact, sight.key, at_fire, zone, rules.timezone)
 
 
 def _known(book: Book, time: int) -> Values:
@@ -124,10 +123,9 @@ def rows_of(program: Program, node: int) -> tuple[Row, ...]:
 
 
 def _ask(
-    rules: RuleSet, name: str, state: RuleState, asked: tuple[Question, Program], sight: Sight
+    name: str, state: RuleState, question: Question, sight: Sight
 ) -> tuple[RuleState, Candidate | None]:
     """Ask the gate about one passage; return the state with what it said."""
-    question, program = asked
     verdict = decide(question, sight.now)
     instance, passage = question.instance, question.passage
     before = question.fact or Fact(passage.node, transaction=instance.transaction)
@@ -235,9 +233,11 @@ def doubted(rules: RuleSet, book: Book) -> list[tuple[str, str, Fact, list[str]]
     found: list[tuple[str, str, Fact, list[str]]] = []
     for name, instance in book.doubts:
         state = book.rules.get(name)
-        for fact in () if state is None else state.facts.get(instance, _NO_FACTS):
-            if fact.outcome == SENT and not fact.sure:
-                found.append((name, instance, fact, _effects_of(rules, name, state, instance, fact)))
+        found += [
+            (name, instance, fact, _effects_of(rules, name, state, instance, fact))
+            for fact in (() if state is None else state.facts.get(instance, _NO_FACTS))
+            if fact.outcome == SENT and not fact.sure
+        ]
     return found
 
 

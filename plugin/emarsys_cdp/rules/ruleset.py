@@ -85,7 +85,8 @@ class RuleSet:
 
     *gates* and *current* (versions) are those of the rules in force, by their ids; *programs* are all versions that
     instances may be pinned to. *maps* are the data maps that rules read, *profile_maps* those whose history counts.
-    Times in ms; *max_lateness* and *initial_sync* are settings of the space, *caps* those for all rules together.
+    *key_field* is the Emarsys field of the contacts' key. Times in ms; *max_lateness* and *initial_sync* are settings of
+    the space, *caps* those for all rules together.
     """
 
     def __init__(
@@ -98,10 +99,12 @@ class RuleSet:
         initial_sync: int = INITIAL_SYNC,
         caps: tuple[Cap, ...] = (),
         replaced: Mapping[tuple[str, int], int] | None = None,
+        key_field: str = "3",
     ) -> None:
         self.gates = dict(gates)
         self.current = dict(current)
         self.timezone = timezone
+        self.key_field = key_field
         self.max_lateness = max_lateness
         self.initial_sync = initial_sync
         self.caps = caps

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
+from emarsys_cdp.store.keys import shard
+from emarsys_cdp.store.outbox import EffectRef
 from emarsys_cdp.store.record import HEADER_BYTES
 
 
@@ -17,7 +19,8 @@ class TimedStore:
     """
     A `Store` over another one. *clock* gives the time of the timeline in ms.
 
-    Whatever is written through it must be written through it alone.
+    A timer goes with its record; effects stay until everything is removed. Whatever is written through it must be
+    written through it alone.
     """
 
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:
@@ -25,17 +28,19 @@ class TimedStore:
         self._clock = clock
         self._pids: dict[str, int | None] = {}
         self._names: dict[str, int | None] = {}
+        self._effects: set[EffectRef] = set()
 
     def __getattr__(self, name: str) -> Any:
         """Return what the other store does."""
         return getattr(self._store, name)
 
     async def commit(self, commits: Sequence[Commit]) -> list[bool]:
-        """Write records, and note when they expire."""
+        """Write records, and note when they expire, and the effects."""
         done = await self._store.commit(commits)
         for one, written in zip(commits, done, strict=True):
             if written:
                 self._pids[one.pid] = self._end(one.lifetime)
+                self._effects.update(EffectRef(shard(one.pid), posting.id) for posting in one.postings)
         return done
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
@@ -57,6 +62,8 @@ class TimedStore:
     async def remove_all(self) -> None:
         """Remove everything that was written."""
         await self._remove(self._pids, self._names)
+        await self._store.remove_effects(list(self._effects))
+        self._effects.clear()
 
     async def _remove(self, pids: Iterable[str], names: Iterable[str]) -> None:
         pids, names = list(pids), list(names)

@@ -168,21 +168,34 @@ class Store(Protocol):
         ...
 
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
-        """Return effects of some shards that are to be sent by *now* (ms), the longest due first, at most *limit* each."""
+        """
+        Return effects of some shards that are to be sent by *now* (ms), at most *limit* of each shard.
+
+        The longest due of all of them comes first.
+        """
         ...
 
     async def lease_effects(
         self, refs: Sequence[EffectRef], holder: str, now: int, until: int
     ) -> list[StoredEffect | None]:
-        """Lease effects that wait, or whose lease is over, until a time (ms); None for those that others have."""
+        """
+        Lease effects until a time (ms); None for those that others have, or that are not there.
+
+        Those can be leased that wait and are to be sent by *now*, and those whose lease is over by then. A holder who
+        has one already does not get it a second time.
+        """
         ...
 
     async def settle_effects(self, settlements: Sequence[Settlement], now: int) -> list[bool]:
-        """Note what became of leased effects; tell for each whether its holder still had it."""
+        """
+        Note what became of leased effects; tell for each whether its holder still had it.
+
+        A lease that is over is still its holder's until somebody else takes the effect. Nobody holds it afterwards.
+        """
         ...
 
     async def withdraw_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
-        """Withdraw effects that wait; tell for each whether it is withdrawn. One that is not there is not."""
+        """Withdraw effects that wait; tell for each whether it is withdrawn now. One that is not there is not."""
         ...
 
     async def hand_out(self, ref: EffectRef, job: str, now: int) -> StoredEffect | None:
@@ -195,11 +208,11 @@ class Store(Protocol):
         ...
 
     async def requeue_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
-        """Let dead effects wait again; tell for each whether it does."""
+        """Let dead effects wait again, with no tries behind them; tell for each whether it waits now."""
         ...
 
     async def drop_effects(self, refs: Sequence[EffectRef], note: str, now: int) -> list[bool]:
-        """Make waiting effects dead, by hand; tell for each whether it is."""
+        """Make waiting effects dead, by hand; tell for each whether it is dead now."""
         ...
 
     async def read_effects(self, refs: Sequence[EffectRef]) -> list[StoredEffect | None]:
@@ -207,7 +220,19 @@ class Store(Protocol):
         ...
 
     async def list_effects(self, state: str, shards: Sequence[int], limit: int) -> list[EffectRef]:
-        """Return effects of some shards that are queued (waiting or leased) or dead, the oldest first, at most *limit* each."""
+        """
+        Return effects of some shards that are `QUEUED` or `DEAD`, the oldest first, at most *limit* of each shard.
+
+        A dead one whose time is over may still be listed; it is read as None.
+
+        Raises:
+            ValueError: *state* is another one; those are not listed.
+
+        """
+        ...
+
+    async def remove_effects(self, refs: Sequence[EffectRef]) -> None:
+        """Remove all that is known of effects, whatever their state."""
         ...
 
     async def size(self) -> int:

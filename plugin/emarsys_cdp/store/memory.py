@@ -6,13 +6,15 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from emarsys_cdp.store import Claim, Commit
+from emarsys_cdp.store.memory_outbox import MemoryOutbox
 from emarsys_cdp.store.record import HEADER_BYTES, header
 
 
-class MemoryStore:
+class MemoryStore(MemoryOutbox):
     """A `Store` in dictionaries. What is kept for some seconds elsewhere stays until the process ends."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rows: dict[str, bytes] = {}
         self.records: dict[str, bytes] = {}
         self.kept: dict[str, bytes] = {}
@@ -40,6 +42,7 @@ class MemoryStore:
             self.records[commit.pid] = commit.record
         else:
             self.records.pop(commit.pid, None)
+        self._note(commit)
         return True
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
@@ -120,7 +123,9 @@ class MemoryStore:
 
     async def size(self) -> int:
         """Return how many keys there are."""
-        return len(self.records) + len(self.rows) + len(self.kept) + len(self.cells) + len(self.leases)
+        people = len(self.records) + len(self.rows)
+        shared = len(self.kept) + len(self.cells) + len(self.leases)
+        return people + shared + sum(map(bool, self.timers.values())) + sum(map(len, self.effects.values()))
 
     async def ping(self) -> None:
         """Answer."""

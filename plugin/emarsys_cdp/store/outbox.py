@@ -20,6 +20,9 @@ from typing import Final
 
 from msgspec import Struct
 
+QUEUED: Final = "queued"
+"""Waiting or leased: what `Store.list_effects` lists besides the dead."""
+
 WAITING, LEASED, HANDED, SENT, DEAD, WITHDRAWN = "waiting", "leased", "handed", "sent", "dead", "withdrawn"
 
 EFFECT_SECONDS: Final = 30 * 24 * 3600
@@ -63,9 +66,9 @@ class Settlement(Struct, frozen=True, gc=False):
     """
     What becomes of an effect that *holder* has leased.
 
-    *state*: sent, dead, waiting (Emarsys has certainly not taken it; it can be withdrawn again) or leased (nobody knows:
-    it stays sent for whoever would withdraw it, and may be leased again from *due* on). *content*: replaces what is
-    stored, when set.
+    *state*: sent, dead, waiting (Emarsys has certainly not taken it; it can be withdrawn again) or leased (nobody
+    knows: it stays sent for whoever would withdraw it, and may be leased again from *due* on). *content*: replaces
+    what is stored, when set.
     """
 
     ref: EffectRef
