@@ -57,7 +57,6 @@ def test_one_of_many_at_once_is_published(make_store: Callable[[], Store]) -> No
 
 def test_a_large_document_is_kept_for_ever(valkey_url: str) -> None:
     """Ten megabytes go there and back, and neither key has an end."""
-
     flush(valkey_url)
     content = b"x" * 10_000_000
 
