@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 import msgspec
 
+from emarsys_cdp.document_files import read_document
 from emarsys_cdp.extensions import build_plugin_manager
 from emarsys_cdp.log import configure_logging
 from emarsys_cdp.service.assembly import build_compiler
-from emarsys_cdp.spaces import read_document
 from emarsys_cdp_hooks import InvalidDocument
 
 

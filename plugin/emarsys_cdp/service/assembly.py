@@ -19,6 +19,7 @@ from emarsys_cdp.delivery.directory import Directory
 from emarsys_cdp.delivery.leases import Leases
 from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import Compiler
+from emarsys_cdp.documents import Documents
 from emarsys_cdp.emarsys.client import open_http
 from emarsys_cdp.emarsys.connection import Emarsys, connect
 from emarsys_cdp.emarsys.field_types import built_in_field_types
@@ -31,17 +32,18 @@ from emarsys_cdp.hosts.rudderstack.proxy import Proxy
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
+from emarsys_cdp.publishing import Publisher
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.secrets import Seal, derive, secret_of_directory
 from emarsys_cdp.service.features import FeaturesSource
 from emarsys_cdp.service.sweeps import Sweeps
 from emarsys_cdp.service.upstream import Upstream
 from emarsys_cdp.settings import Settings
-from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes, Spaces
+from emarsys_cdp.shelf import Shelf
+from emarsys_cdp.spaces import SpaceLifetimes, Spaces
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer, new_pid
-from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_desk import UsersDesk
@@ -77,7 +79,8 @@ class Service(Struct):
     metrics: Metrics
     features: FeaturesSource
     upstream: Upstream | None
-    documents: DocumentFiles | None
+    documents: Documents
+    publisher: Publisher
     users: UsersDesk
     pairings: Pairings
     sweeps: Sweeps
@@ -106,12 +109,10 @@ def assemble(
 ) -> Service:
     """Return the service over a store. *http* are the connections to Emarsys."""
     compiler = build_compiler(manager)
-    documents = None if settings.rules_dir is None else DocumentFiles(settings.rules_dir, compiler)
-    if documents is not None:
-        documents.refresh()
-    metrics = Metrics()
-    namer, spaces = Namer(derive(secret, "identifiers")), Spaces(compiler, documents)
-    lifetimes = usual if documents is None else SpaceLifetimes(documents)
+    namer, metrics = Namer(derive(secret, "identifiers")), Metrics()
+    shelf = Shelf(store, namer)
+    documents = Documents(shelf, compiler, world.clock, settings.rules_dir)
+    spaces, lifetimes = Spaces(compiler, documents), SpaceLifetimes(documents)
     seal = Seal(derive(secret, "seal"), world.random_bytes)
     emarsys = connect(settings, store, seal, http, world)
     pipeline = Pipeline(
@@ -131,7 +132,7 @@ def assemble(
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
     deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
-    users = UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+    users = UsersDesk(table, store, namer, documents.document, world.clock)
     return Service(
         settings,
         store,
@@ -143,6 +144,7 @@ def assemble(
         FeaturesSource(upstream),
         upstream,
         documents,
+        Publisher(shelf, documents, compiler, world.clock),
         users,
         pairings,
         _sweeps(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker, metrics, world),
