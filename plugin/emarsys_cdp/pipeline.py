@@ -23,7 +23,6 @@ from emarsys_cdp.rounds import Added, Rounds
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp_hooks import (
     Action,
-    AddToList,
     Call,
     Decision,
     Delivery,
@@ -34,6 +33,7 @@ from emarsys_cdp_hooks import (
     Profile,
     Refused,
     StoredValue,
+    TriggerEvent,
     Unfit,
     UpsertContact,
 )
@@ -313,7 +313,7 @@ def _actions(
             actions.append((call.index, decision))
             sources.append((call, one.profile))
             for action in decision:
-                if not isinstance(action, AddToList) and action.left_out:
+                if isinstance(action, (UpsertContact, TriggerEvent)) and action.left_out:
                     left_out[call.index] = "; ".join(action.left_out)
         else:
             settled[call.index] = decision
