@@ -140,6 +140,23 @@ class Pipeline:
         self._count(space, calls, identifiers, added, settled, outgoing)
         return Answer(outgoing, settled, partial(_subjects, actions, sources))
 
+    async def requests(
+        self,
+        space: CompiledSpace,
+        actions: list[tuple[int, tuple[Action, ...]]],
+        *,
+        merge: bool = True,
+        alone: frozenset[int] = frozenset(),
+    ) -> tuple[Outgoing, ...]:
+        """
+        Return the Emarsys requests for (index, actions) pairs that were decided before; otherwise as `process`.
+
+        Raises:
+            RetryLater: there is no token for now.
+
+        """
+        return await self._outgoing(space, actions, {}, merge, alone)
+
     def _accept(self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]) -> Sequence[Call]:
         """Return the calls that go on; what is dropped or refused is settled."""
         calls = self._steps.enrich(space, calls, now)

@@ -190,7 +190,8 @@ class App:
             except Exception as error:  # noqa: BLE001 - the server prints it and stops
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
-            beside = [asyncio.create_task(_reload(self._service)), asyncio.create_task(self._service.sweeps.run())]
+            running = (_reload(self._service), self._service.sweeps.run(), self._service.outbox.run())
+            beside = [asyncio.create_task(one) for one in running]
             await send({"type": "lifespan.startup.complete"})
             await receive()
             self._service = None

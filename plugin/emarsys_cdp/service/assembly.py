@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
 from itertools import count
 
 import httpx
@@ -19,7 +20,8 @@ from emarsys_cdp.delivery.directory import Directory
 from emarsys_cdp.delivery.leases import Leases
 from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import Compiler
-from emarsys_cdp.emarsys.client import open_http
+from emarsys_cdp.document.model import Document
+from emarsys_cdp.emarsys.client import Client, open_http
 from emarsys_cdp.emarsys.connection import Emarsys, connect
 from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
@@ -29,17 +31,26 @@ from emarsys_cdp.hosts.rudderstack.deletion import Deletion
 from emarsys_cdp.hosts.rudderstack.proxy import Proxy
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.metrics import Metrics
+from emarsys_cdp.outbox.direct import Direct
+from emarsys_cdp.outbox.handing import Handing
+from emarsys_cdp.outbox.ingestion import Ingestion
+from emarsys_cdp.outbox.names import Names
+from emarsys_cdp.outbox.pinning import Pinner
+from emarsys_cdp.outbox.sending import OutboxSender
+from emarsys_cdp.outbox.spaces import policy_of
+from emarsys_cdp.outbox.transport import Transport
+from emarsys_cdp.outbox.transports import transport_of
 from emarsys_cdp.pipeline import Pipeline
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.secrets import Seal, derive, secret_of_directory
 from emarsys_cdp.service.features import FeaturesSource
 from emarsys_cdp.service.sweeps import Sweeps
 from emarsys_cdp.service.upstream import Upstream
-from emarsys_cdp.settings import Settings
+from emarsys_cdp.settings import Settings, read_write_keys
 from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes, Spaces
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.embedded import EmbeddedServer
-from emarsys_cdp.store.keys import Namer, new_pid
+from emarsys_cdp.store.keys import SHARDS, Namer, new_pid
 from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.sweeping import Sweeper
@@ -51,6 +62,9 @@ _log = structlog.get_logger("emarsys_cdp.service")
 
 MAX_JITTER = 0.05
 """Longest wait, in seconds, before a call that another worker has overtaken is tried again."""
+
+
+EVERY_SHARD = tuple(range(SHARDS))
 
 
 class World(Struct, frozen=True):
@@ -80,6 +94,7 @@ class Service(Struct):
     users: UsersDesk
     pairings: Pairings
     sweeps: Sweeps
+    outbox: OutboxSender
 
     async def close(self) -> None:
         """Finish what is under way and close the connections to the store and the stock transformer."""
@@ -124,12 +139,18 @@ def assemble(
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
     pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
-    rudderstack = RudderStack(pipeline, spaces, pairings, directory, world.clock, whole=has_extensions(manager))
+    handing = Handing(store, metrics, world.clock, {})
+    rudderstack = RudderStack(
+        pipeline, spaces, pairings, directory, handing, world.clock, whole=has_extensions(manager)
+    )
     deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
+    document = partial(_document, documents)
+    transport = _transport(settings, emarsys, http, deliverer, directory, pairings, document, manager, world)
+    outbox = OutboxSender(store, emarsys.worker, lambda: EVERY_SHARD, transport, metrics, world.clock, world.chance)
     deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
-    users = UsersDesk(table, store, namer, lambda space: None if documents is None else documents[space], world.clock)
+    users = UsersDesk(table, store, namer, document, world.clock)
     return Service(
         settings,
         store,
@@ -144,7 +165,34 @@ def assemble(
         users,
         pairings,
         _sweeps(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker, metrics, world),
+        outbox,
     )
+
+
+def _document(documents: DocumentFiles | None, space: str) -> Document | None:
+    return None if documents is None else documents[space]
+
+
+def _transport(
+    settings: Settings,
+    emarsys: Emarsys,
+    http: httpx.AsyncClient,
+    deliverer: Deliverer,
+    directory: Directory,
+    pairings: Pairings,
+    document: Callable[[str], Document | None],
+    manager: pluggy.PluginManager,
+    world: World,
+) -> Callable[[str], Transport]:
+    """Return the ways by which effects of rules leave."""
+    types = {one.name: one for one in (*built_in_field_types(), *Steps(manager).field_types())}
+    pinner = Pinner(Names(emarsys.sender, load_system_fields(), world.clock), types)
+    policy = policy_of(document)
+    keys = {} if settings.ingest_write_key is None else read_write_keys(settings.ingest_write_key.reveal())
+    client = Client(http, settings.send_seconds)
+    direct = Direct(deliverer, directory, pinner, policy, pairings.contact, {})
+    ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, {}, world.clock)
+    return transport_of(direct, ingestion, policy)
 
 
 def _sweeps(store: Store, merger: Merger, worker: str, metrics: Metrics, world: World) -> Sweeps:
