@@ -19,7 +19,8 @@ class TimedStore:
     """
     A `Store` over another one. *clock* gives the time of the timeline in ms.
 
-    A timer goes with its record; effects stay until everything is removed. Whatever is written through it must be written through it alone.
+    A timer goes with its record; effects stay until everything is removed. Whatever is written through it must be
+    written through it alone.
     """
 
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:

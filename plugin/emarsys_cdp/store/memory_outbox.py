@@ -32,11 +32,12 @@ class MemoryOutbox:
 
     def _note(self, commit: Commit) -> None:
         """Set the timer and add the effects of a commit that was written."""
-        timers = self.timers.setdefault(shard(commit.pid), {})
-        if commit.wake == 0 or not commit.record:
-            timers.pop(commit.pid, None)
-        elif commit.wake is not None:
-            timers[commit.pid] = commit.wake
+        if commit.wake is not None or not commit.record:
+            timers = self.timers.setdefault(shard(commit.pid), {})
+            if commit.wake and commit.record:
+                timers[commit.pid] = commit.wake
+            else:
+                timers.pop(commit.pid, None)
         for posting in commit.postings:
             ref = EffectRef(shard(commit.pid), posting.id)
             stored = self._effect(ref)

@@ -9,8 +9,10 @@ from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
 from emarsys_cdp.store.address import read_address
 from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
 from emarsys_cdp.store.record import header
+from emarsys_cdp.store.redis_outbox import SCRIPTS, RedisOutbox
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology
+from emarsys_cdp.store.wire import Command
 
 _SCAN_COUNT = 1000
 
@@ -26,18 +28,18 @@ def _ttl(seconds: int) -> bytes:
     return b"$%d\r\n%d\r\n" % (len(str(seconds)), seconds)
 
 
-class RedisStore:
+class RedisStore(RedisOutbox):
     """A `Store` in the servers of a Redis URL."""
 
     def __init__(self, url: str) -> None:
         self._target = lru_cache(REMEMBERED)(self._make_target)
-        scripts = {name: load(name) for name in ("commit", "claim", "swap", "lease", "release")}
+        scripts = {name: load(name) for name in ("commit", "claim", "swap", "lease", "release", *SCRIPTS)}
         self._commit_sha, self._claim_sha = scripts["commit"].sha.encode(), scripts["claim"].sha
         self._swap_sha, self._lease_sha, self._release_sha = (
             scripts[name].sha for name in ("swap", "lease", "release")
         )
         setup = [("SCRIPT", "LOAD", script.source) for script in scripts.values()]
-        self._topology = Topology(read_address(url), setup)
+        super().__init__(Topology(read_address(url), setup), {name: scripts[name].sha for name in SCRIPTS})
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of identifier rows."""
@@ -53,12 +55,15 @@ class RedisStore:
     async def commit(self, commits: Sequence[Commit]) -> list[bool]:
         """Write records by compare-and-set on their revision."""
         keys: list[str] = []
-        commands: list[bytes] = []
+        commands: list[Command] = []
         for commit in commits:
             key, command = self._target(commit.pid)
+            keys.append(key)
+            if commit.wake is not None or commit.postings or not commit.record:
+                commands.append(self._posting(key, commit))
+                continue
             expected = header(commit.expected) if commit.expected else b""
             ttl = _ttl(commit.lifetime) if commit.stub or commit.seconds else _NO_TTL
-            keys.append(key)
             commands.append(_COMMIT % (command, len(expected), expected, len(commit.record), commit.record, ttl))
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
