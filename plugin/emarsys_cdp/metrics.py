@@ -39,7 +39,6 @@ class Metrics(Collector):
         self._deliveries = self._counter(
             "deliveries", "Rows that we sent to Emarsys, by kind of request and what became of them.", "kind", "outcome"
         )
-        self._effects = self._counter("effects", "Effects of rules that the gate let pass, by kind.", "do")
         self._used = self._of_api_user("budget_used", "Requests of an API user that count against its limit now.")
         self._limit = self._of_api_user("budget_limit", "Requests a minute that an API user may send.")
         self._circuit = self._of_api_user(
@@ -49,6 +48,15 @@ class Metrics(Collector):
         self._sweeps = self._counter("sweep_runs", "Sweeps of the users table by how they ended.", "outcome")
         self._swept = self._counter("sweep_done", "What sweeps have passed, removed, finished.", "what")
         self._sweeping = Gauge(PREFIX + "sweep_running", "1 while this worker sweeps.", registry=self.registry)
+        self._effects = self._counter(
+            "effects", "Effects of rules by their kind and what became of a try to send them.", "kind", "outcome"
+        )
+        self._queue = Gauge(
+            PREFIX + "outbox_effects", "Effects that wait in this worker's part of the outbox.", registry=self.registry
+        )
+        self._oldest = Gauge(
+            PREFIX + "outbox_oldest_seconds", "Age of the oldest effect that waits in it.", registry=self.registry
+        )
         self._seconds = Histogram(
             f"{PREFIX}http_seconds", "Time to answer the host.", ("path", "status"), registry=self.registry
         )
@@ -77,10 +85,6 @@ class Metrics(Collector):
         """Count a row of a request that we sent, by the first part of the request's path."""
         self._deliveries.labels(path.partition("/")[0].partition("?")[0], outcome).inc()
 
-    def count_effect(self, do: str) -> None:
-        """Count an effect that a rule has put into the outbox, by what it does."""
-        self._effects.labels(do).inc()
-
     def show_budget(self, user: str, used: int, limit: int, circuit: str) -> None:
         """Set what an API user, given by a hash, has left; *circuit* is closed, half-open or open."""
         label = user[:USER_LENGTH]
@@ -101,6 +105,15 @@ class Metrics(Collector):
     def count_sweep(self, outcome: str) -> None:
         """Count a sweep that has ended: `whole`, or `cut_short`."""
         self._sweeps.labels(outcome).inc()
+
+    def count_effect(self, kind: str, outcome: str) -> None:
+        """Count a try to send an effect: sent, posted, handed, postponed, held, dead."""
+        self._effects.labels(kind, outcome).inc()
+
+    def show_outbox(self, effects: int, seconds: float) -> None:
+        """Show how many effects wait, and the age of the oldest."""
+        self._queue.set(effects)
+        self._oldest.set(seconds)
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""

@@ -25,7 +25,6 @@ from emarsys_cdp.ruled_calls import asked_history, rule_call
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp_hooks import (
     Action,
-    AddToList,
     Call,
     Decision,
     Delivery,
@@ -36,6 +35,7 @@ from emarsys_cdp_hooks import (
     Profile,
     Refused,
     StoredValue,
+    TriggerEvent,
     Unfit,
     UpsertContact,
 )
@@ -145,6 +145,23 @@ class Pipeline:
         outgoing = await self._outgoing(space, actions, left_out, merge, alone)
         self._count(space, calls, identifiers, added, settled, outgoing)
         return Answer(outgoing, settled, partial(_subjects, actions, sources))
+
+    async def requests(
+        self,
+        space: CompiledSpace,
+        actions: list[tuple[int, tuple[Action, ...]]],
+        *,
+        merge: bool = True,
+        alone: frozenset[int] = frozenset(),
+    ) -> tuple[Outgoing, ...]:
+        """
+        Return the Emarsys requests for (index, actions) pairs that were decided before; otherwise as `process`.
+
+        Raises:
+            RetryLater: there is no token for now.
+
+        """
+        return await self._outgoing(space, actions, {}, merge, alone)
 
     def _accept(self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]) -> Sequence[Call]:
         """Return the calls that go on; what is dropped or refused is settled."""
@@ -325,7 +342,7 @@ def _actions(
             actions.append((call.index, decision))
             sources.append((call, one.profile))
             for action in decision:
-                if not isinstance(action, AddToList) and action.left_out:
+                if isinstance(action, (UpsertContact, TriggerEvent)) and action.left_out:
                     left_out[call.index] = "; ".join(action.left_out)
         else:
             settled[call.index] = decision

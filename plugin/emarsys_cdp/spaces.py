@@ -14,6 +14,7 @@ from emarsys_cdp.document.lifetimes import lifetimes_of
 from emarsys_cdp.document.model import DEFAULT
 from emarsys_cdp.document.stock import read_stock
 from emarsys_cdp.documents import Documents, Ruled
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.store.lifetimes import Lifetimes, usual
 from emarsys_cdp_hooks import EmarsysCdpError, RetryLater, StopAndFix
 
@@ -92,6 +93,17 @@ class Spaces:
             raise StopAndFix(known)
         return known
 
+    def rules(self, space: str) -> RuleSet | None:
+        """
+        Return the rules of a space, None when it has none.
+
+        Raises:
+            RetryLater: nobody knows yet which document is in force.
+
+        """
+        ruled = None if self._documents is None else self._documents.get(space)
+        return None if ruled is None else self._of(ruled).rules
+
     def _make(self, space: str, host: str, settings: Mapping[str, Any], ruled: Ruled | None) -> CompiledSpace | str:
         try:
             credentials = read_credentials(settings)
@@ -108,7 +120,7 @@ class Spaces:
         """Return the space that a document makes, of nobody yet."""
         known = self._compiled.get(id(ruled))
         if known is None:
-            known = self._compiled[id(ruled)] = (ruled, self._compiler.compile("", "", ruled[0], NOBODY))
+            known = self._compiled[id(ruled)] = (ruled, self._compiler.compile("", "", ruled[0], NOBODY, ruled[1]))
         return known[1]
 
     def _renew(self) -> None:

@@ -31,7 +31,7 @@ class Candidate(Struct, frozen=True):
     """
     A passage that may be sent if the caps allow it: whose it is, and which of its rows.
 
-    *fresh*: it has waited for a key, so the contact may not exist yet.
+    *fresh*: it has waited for a key, so the contact may not exist yet. *zone* is the person's own time zone, if any.
     """
 
     rule: str
@@ -40,6 +40,7 @@ class Candidate(Struct, frozen=True):
     rows: tuple[Row, ...]
     gate: Gate
     fresh: bool
+    zone: str
 
     @property
     def name(self) -> str:
@@ -135,7 +136,7 @@ def _ask(name: str, state: RuleState, question: Question, sight: Sight) -> tuple
         return _with_fact(state, instance, held) if held != before else state, None
     assert question.gate is not None  # noqa: S101 - nothing passes without a gate
     rows = tuple([row for row in question.rows if row.index in verdict.rows])
-    candidate = Candidate(name, instance, passage, rows, question.gate, before.held)
+    candidate = Candidate(name, instance, passage, rows, question.gate, before.held, question.zone_name or "")
     return _with_fact(state, instance, replace(before, sight=first, until=sight.now, held=before.held)), candidate
 
 

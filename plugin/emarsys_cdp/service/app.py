@@ -193,7 +193,8 @@ class App:
             except Exception as error:  # noqa: BLE001 - the server prints it and stops
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
-            beside = [asyncio.create_task(_reload(service)), asyncio.create_task(service.sweeps.run())]
+            running = (_reload(service), service.sweeps.run(), service.outbox.run(), service.timers.run())
+            beside = [asyncio.create_task(one) for one in running]
             await send({"type": "lifespan.startup.complete"})
             await receive()
             self._service = None

@@ -109,6 +109,6 @@ class Timers:
     def _count(self, woken: Iterable[Woken]) -> None:
         effects = [effect for one in woken for effect in one.effects]
         for effect in effects:
-            self._metrics.count_effect(effect.do)
+            self._metrics.count_effect(effect.do, "emitted")
         if effects:
             self._posted()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from emarsys_cdp.outbox.effect import Effect
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.rules.book import CANCELLED, EXPIRED, WAITS, Instance, RuleState
 from emarsys_cdp.simulation.offsets import START, show_offset
 from emarsys_cdp.store import Store
