@@ -141,6 +141,14 @@ class AddToList(Struct, frozen=True):
     key: str
 
 
+class RemoveFromList(Struct, frozen=True):
+    """Remove the contact whose *key_field* is *key* from a contact list; the contact itself stays."""
+
+    list_id: str
+    key_field: str
+    key: str
+
+
 class TriggerEvent(Struct, frozen=True):
     """
     Trigger an external event for the contact whose *key_field* is *key*.
@@ -159,7 +167,7 @@ class TriggerEvent(Struct, frozen=True):
     left_out: tuple[str, ...] = ()
 
 
-Action: TypeAlias = UpsertContact | AddToList | TriggerEvent
+Action: TypeAlias = UpsertContact | AddToList | RemoveFromList | TriggerEvent
 
 Decision: TypeAlias = tuple[Action, ...] | Filtered | Refused | Postponed
 """What becomes of one call: actions in the order of sending, nothing, a refusal, or another try later."""

@@ -15,9 +15,9 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from emarsys_cdp.effect import Effect, pack_effect
 from emarsys_cdp.identity.ruling import wake_of
 from emarsys_cdp.merging import Merger
-from emarsys_cdp.outbox.effect import Effect, pack_effect
 from emarsys_cdp.rules.book import CAPPED, Book
 from emarsys_cdp.rules.limits import Places, release, reserve
 from emarsys_cdp.rules.passing import (
@@ -40,6 +40,7 @@ from emarsys_cdp.store.cells import Cells
 from emarsys_cdp.store.keys import Namer, shard
 from emarsys_cdp.store.outbox import EffectRef, Posting
 from emarsys_cdp.store.record import Record, UnreadableRecord, pack, unpack
+from emarsys_cdp_hooks import RetryLater
 
 MAX_TRIES: Final = 20
 """Tries against other workers; then the person's timer comes again by itself."""
@@ -119,7 +120,7 @@ class Waker:
             due, gone = await self._read(pids)
             if gone and again:
                 await self._store.drop_timers(gone, again)
-            looked = [(one, *await self._look(one, taken)) for one in due]
+            looked = [(one, *await self._look(one, taken)) for one in due if self._is_ready(one)]
             pids = await self._write(looked, woken)
         await self._give_back(taken, woken)
         return woken
@@ -143,6 +144,15 @@ class Waker:
             elif not found[1].unfinished:
                 due.append(_Due(pid, *found))
         return due, gone
+
+    def _is_ready(self, due: _Due) -> bool:
+        """Tell whether the rules of a person's space are known; else its timer comes again."""
+        try:
+            self._rules_of(due.record.space)
+        except RetryLater as error:
+            _log.warning("rules_not_known", space=due.record.space, reason=str(error))
+            return False
+        return True
 
     async def _look(self, due: _Due, taken: list[_Place]) -> tuple[Record, tuple[Effect, ...]]:
         """Return the record of somebody after the look, and the effects to send; *taken* gets the places it needs."""
@@ -256,4 +266,5 @@ def _effects(rules: RuleSet, due: _Due, candidate: Candidate, key: str, now: int
             one.number,
             one.action.stops,
             candidate.fresh,
+            zone=candidate.zone,
         )

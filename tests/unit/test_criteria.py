@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from emarsys_cdp.rules.criteria import Criterion, Facts
 from emarsys_cdp.rules.criteria_compiling import compile_criteria

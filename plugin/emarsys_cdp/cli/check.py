@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from emarsys_cdp.document.compile import Compiler
+from emarsys_cdp.document_files import read_document
 from emarsys_cdp.extensions import Steps, build_plugin_manager
 from emarsys_cdp.log import configure_logging
 from emarsys_cdp.service.assembly import build_compiler
 from emarsys_cdp.simulation.examples import examples_of, run_examples
 from emarsys_cdp.simulation.run import Engine
-from emarsys_cdp.spaces import read_document
 from emarsys_cdp.store.memory import MemoryStore
 from emarsys_cdp.validation import Check, compile_schema
 from emarsys_cdp_hooks import InvalidDocument, Problem

@@ -16,6 +16,7 @@ from emarsys_cdp.document.model import DataMap, Document
 from emarsys_cdp.document.parts import Parts, parts_of
 from emarsys_cdp.document.rules import build_rules, rules_lint, rules_problems
 from emarsys_cdp.document.stock import StockMapping
+from emarsys_cdp.document.versions import Versions
 from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import EMAIL_FIELD, Field, FieldCatalogue
 from emarsys_cdp.identity.entries import DEFAULT_POLICY, Policy
@@ -168,8 +169,14 @@ class Compiler:
         given = value if isinstance(value, (bool, list)) else to_string(value)
         converter(self.field(name), self._types)(given, "UTC")
 
-    def compile(self, space: str, host: str, document: Document, credentials: Credentials) -> CompiledSpace:
-        """Return the space of a document that `read` accepted (or the default one)."""
+    def compile(
+        self, space: str, host: str, document: Document, credentials: Credentials, versions: Versions | None = None
+    ) -> CompiledSpace:
+        """
+        Return the space of a document that `read` accepted (or the default one).
+
+        *versions* are those of its rules; without them each rule has the one that it is written with.
+        """
         timezone = document.settings.timezone
         identity = document.identity
         key_field = self.field_id(identity.key_field)
@@ -194,7 +201,7 @@ class Compiler:
                 for one in maps
                 if one.field is not None and one.convert is not None and one.field != key_field
             ),
-            rules=build_rules(document, self._kinds),
+            rules=build_rules(document, self._kinds, key_field, versions),
         )
 
     def _compile_map(self, data_map: DataMap, timezone: str) -> CompiledMap:

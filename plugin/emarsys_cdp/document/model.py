@@ -64,6 +64,12 @@ class Contacts(Struct, frozen=True, rename="camel"):
     create: Literal["always", "identify", "never"] = "always"
 
 
+class Transport(Struct, frozen=True, rename="camel"):
+    """How effects of rules leave: by the host, directly, or as the service is set up."""
+
+    kind: Literal["", "host", "direct"] = ""
+
+
 class Document(Struct, frozen=True, rename="camel"):
     """Everything that is configured for a space beside the host's settings."""
 
@@ -71,6 +77,7 @@ class Document(Struct, frozen=True, rename="camel"):
     identity: Identity = Identity()
     settings: Settings = Settings()
     contacts: Contacts = Contacts()
+    transport: Transport = Transport()
     data_maps: tuple[DataMap, ...] = ()
     rules: tuple[dict[str, Any], ...] = ()
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from emarsys_cdp.document.model import Document, Settings
+from emarsys_cdp.document.versions import CANCEL, RuleVersion, Versions
+from emarsys_cdp.emarsys.fields import EMAIL_FIELD
 from emarsys_cdp.rules.findings import Findings
 from emarsys_cdp.rules.gate_reading import Defaults, read_caps
 from emarsys_cdp.rules.kinds import Kinds
 from emarsys_cdp.rules.lint import lint_rules
 from emarsys_cdp.rules.operators import STRING, TYPES
-from emarsys_cdp.rules.reading import ReadRule, compile_rule, read_rules
+from emarsys_cdp.rules.pattern import MIGRATE, Pattern
+from emarsys_cdp.rules.reading import ReadRule, compile_rule, read_pattern, read_rules
 from emarsys_cdp.rules.ruleset import INITIAL_SYNC, MAX_LATENESS, RuleSet
 from emarsys_cdp.rules.spans import DAY, read_span
-from emarsys_cdp_hooks import Problem
+from emarsys_cdp_hooks import InvalidDocument, Problem
 
 FIRST_VERSION: Final = 1
 """The version of a rule that has none: the service gives numbers when it publishes."""
@@ -47,22 +51,56 @@ def rules_lint(document: Document, kinds: Kinds) -> tuple[Problem, ...]:
     return lint_rules(read_all(document, kinds))
 
 
-def build_rules(document: Document, kinds: Kinds) -> RuleSet | None:
-    """Return the rules of a document that was checked, None when it has none."""
+def build_rules(
+    document: Document, kinds: Kinds, key_field: str = EMAIL_FIELD, versions: Versions | None = None
+) -> RuleSet | None:
+    """
+    Return the rules of a document that was checked, None when it has none and had none.
+
+    *key_field* is that of the contacts. *versions* has the old versions that instances may be pinned to.
+    """
     rules = read_all(document, kinds)
-    if not rules:
+    if not rules and (versions is None or not versions.kept):
         return None
-    patterns = [compile_rule(rule, rule.raw.get("version", FIRST_VERSION)) for rule in rules]
+    numbers = {} if versions is None else versions.current
+    current = [compile_rule(one, numbers.get(one.raw["id"]) or one.raw.get("version", FIRST_VERSION)) for one in rules]
+    patterns = {(one.rule, one.version): one for one in current}
+    kept = () if versions is None else versions.kept
     settings = document.settings
     return RuleSet(
         gates={rule.gate.rule: rule.gate for rule in rules},
-        patterns={(one.rule, one.version): one for one in patterns},
-        current={one.rule: one.version for one in patterns},
+        patterns={**_old(kept, patterns, defaults_of(settings), kinds), **patterns},
+        current={one.rule: one.version for one in current},
         timezone=settings.timezone,
         max_lateness=_span(settings.max_lateness, MAX_LATENESS),
         initial_sync=max([_span(settings.initial_sync, INITIAL_SYNC), *map(_initial_sync, rules)]),
         caps=read_caps(settings.caps, "settings.caps", Findings()),
+        replaced={(one.rule, one.version): one.until for one in kept if one.mode == CANCEL},
+        key_field=key_field,
     )
+
+
+Patterns: TypeAlias = dict[tuple[str, int], Pattern]
+
+
+def _old(kept: Sequence[RuleVersion], current: Patterns, defaults: Defaults, kinds: Kinds) -> Patterns:
+    """
+    Return the patterns of old versions; one that an extension's leaving has made unreadable is left out.
+
+    Where the version that came after migrates the instances, and has all of their rows, they go by that one.
+    """
+    patterns = dict(current)
+    for one in sorted(kept, key=lambda one: one.version, reverse=True):
+        with suppress(InvalidDocument):
+            pattern = read_pattern(one.raw, one.maps, defaults, one.version, kinds)
+            following = patterns.get((one.rule, one.version + 1))
+            migrates = one.mode == MIGRATE and following is not None and _ids(pattern) <= _ids(following)
+            patterns[one.rule, one.version] = following if migrates and following is not None else pattern
+    return patterns
+
+
+def _ids(pattern: Pattern) -> frozenset[str]:
+    return frozenset([row.id for row in pattern.rows])
 
 
 def _initial_sync(rule: ReadRule) -> int:

@@ -68,9 +68,9 @@ class Instance(Struct, frozen=True, array_like=True, gc=False):
     A run of a rule for a person, pinned to a *version*.
 
     *start* is the messageId of the call that opened it, at *began*. It has been standing at *node* of its plan since
-    *since*, moved there by the call *moved* (empty: by a timer); *done* are the rows of a join that have matched. *fire*
-    is F of its exit, 0 before that. *why*: the messageId of the stop, or a reason. *ended* is when it ended, by the time
-    of the calls.
+    *since*, moved there by the call *moved* (empty: by a timer); *done* are the rows of a join that have matched.
+    *fire* is F of its exit, 0 before that. *why*: the messageId of the stop, or a reason. *ended* is when it ended, by
+    the time of the calls.
     """
 
     id: str

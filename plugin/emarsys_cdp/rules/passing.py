@@ -31,7 +31,7 @@ class Candidate(Struct, frozen=True):
     """
     A passage that may be sent if the caps allow it: whose it is, and which of its rows.
 
-    *fresh*: it has waited for a key, so the contact may not exist yet.
+    *fresh*: it has waited for a key, so the contact may not exist yet. *zone* is the person's own time zone, if any.
     """
 
     rule: str
@@ -40,6 +40,7 @@ class Candidate(Struct, frozen=True):
     rows: tuple[Row, ...]
     gate: Gate
     fresh: bool
+    zone: str
 
     @property
     def name(self) -> str:
@@ -85,9 +86,7 @@ def look(rules: RuleSet, book: Book, sight: Sight) -> Look:
     return Look(_noted(rules, replace(book, rules=states)), tuple(candidates))
 
 
-def _waiting(
-    rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight
-) -> Iterator[Question]:
+def _waiting(rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight) -> Iterator[Question]:
     """Yield what has to be asked of a rule, in the order of fire times."""
     waiting = [
         (passage, instance) for instance in state.instances for passage in instance.passages if passage.outcome == WAITS
@@ -122,9 +121,7 @@ def rows_of(program: Program, node: int) -> tuple[Row, ...]:
     return tuple(program.rows_of(program.pattern.plan[node]))
 
 
-def _ask(
-    name: str, state: RuleState, question: Question, sight: Sight
-) -> tuple[RuleState, Candidate | None]:
+def _ask(name: str, state: RuleState, question: Question, sight: Sight) -> tuple[RuleState, Candidate | None]:
     """Ask the gate about one passage; return the state with what it said."""
     verdict = decide(question, sight.now)
     instance, passage = question.instance, question.passage
@@ -139,7 +136,7 @@ def _ask(
         return _with_fact(state, instance, held) if held != before else state, None
     assert question.gate is not None  # noqa: S101 - nothing passes without a gate
     rows = tuple([row for row in question.rows if row.index in verdict.rows])
-    candidate = Candidate(name, instance, passage, rows, question.gate, before.held)
+    candidate = Candidate(name, instance, passage, rows, question.gate, before.held, question.zone_name or "")
     return _with_fact(state, instance, replace(before, sight=first, until=sight.now, held=before.held)), candidate
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Final
 
 from msgspec import Struct
@@ -85,8 +86,8 @@ class RuleSet:
 
     *gates* and *current* (versions) are those of the rules in force, by their ids; *programs* are all versions that
     instances may be pinned to. *maps* are the data maps that rules read, *profile_maps* those whose history counts.
-    *key_field* is the Emarsys field of the contacts' key. Times in ms; *max_lateness* and *initial_sync* are settings of
-    the space, *caps* those for all rules together.
+    *key_field* is the Emarsys field of the contacts' key. Times in ms; *max_lateness* and *initial_sync* are settings
+    of the space, *caps* those for all rules together. *trims*: what is over is forgotten after its time.
     """
 
     def __init__(
@@ -100,10 +101,13 @@ class RuleSet:
         caps: tuple[Cap, ...] = (),
         replaced: Mapping[tuple[str, int], int] | None = None,
         key_field: str = "3",
+        *,
+        trims: bool = True,
     ) -> None:
         self.gates = dict(gates)
         self.current = dict(current)
         self.timezone = timezone
+        self.trims = trims
         self.key_field = key_field
         self.max_lateness = max_lateness
         self.initial_sync = initial_sync
@@ -136,6 +140,12 @@ class RuleSet:
                     yield _Listed(pattern.rule, row, is_open)
                 elif row.type in ("step", "exclude"):
                     yield _Listed(pattern.rule, row, False)
+
+    def untrimmed(self) -> RuleSet:
+        """Return the same rules, of which nothing is forgotten: for simulations, which show everything."""
+        rules = copy(self)
+        rules.trims = False
+        return rules
 
     def program(self, rule: str, version: int) -> Program | None:
         """Return the program of a version; of one that nobody knows any more the one in force."""

@@ -162,6 +162,8 @@ def trim(rules: RuleSet, book: Book, now: int) -> Book:
 
     What they leave behind is counted. Calls beyond `MAX_LOG` are left out as well, but none that opened what is alive.
     """
+    if not rules.trims:
+        return book
     keep_from = now - rules.span - rules.max_lateness
     alive = [one for state in book.rules.values() for one in state.instances if one.unfinished]
     keep_from = min([keep_from, *[one.began - rules.span for one in alive]])

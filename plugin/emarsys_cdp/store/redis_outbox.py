@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from emarsys_cdp.store import Commit
@@ -98,7 +98,8 @@ class RedisOutbox:
         self, refs: Sequence[EffectRef], holder: str, now: int, until: int
     ) -> list[StoredEffect | None]:
         """Lease effects that are to be sent."""
-        replies = await self._change("lease_effect", refs, [(ref.id, holder, now, until) for ref in refs])
+        words = [(ref.id, holder, now, until) for ref in refs]
+        replies = await self._change("lease_effect", refs, words, queue_key)
         return list(map(_read, refs, replies))
 
     async def settle_effects(self, settlements: Sequence[Settlement], now: int) -> list[bool]:
@@ -108,7 +109,8 @@ class RedisOutbox:
             + (() if one.content is None else (one.content,))
             for one in settlements
         ]
-        return [reply == 1 for reply in await self._change("settle", [one.ref for one in settlements], words)]
+        refs = [one.ref for one in settlements]
+        return [reply == 1 for reply in await self._change("settle", refs, words, queue_key, dead_key)]
 
     async def withdraw_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
         """Withdraw effects that wait."""
@@ -124,11 +126,11 @@ class RedisOutbox:
 
     async def _turn(self, refs: Sequence[EffectRef], old: str, new: str, now: int, *note: str) -> list[bool]:
         words = [(ref.id, old, new, now, EFFECT_SECONDS, *note) for ref in refs]
-        return [reply == 1 for reply in await self._change("turn", refs, words)]
+        return [reply == 1 for reply in await self._change("turn", refs, words, queue_key, dead_key)]
 
     async def hand_out(self, ref: EffectRef, job: str, now: int) -> StoredEffect | None:
         """Give an effect to the first job that comes, and to no other."""
-        (reply,) = await self._change("hand_out", [ref], [(ref.id, job, now, EFFECT_SECONDS)])
+        (reply,) = await self._change("hand_out", [ref], [(ref.id, job, now, EFFECT_SECONDS)], queue_key)
         return _read(ref, reply)
 
     async def read_effects(self, refs: Sequence[EffectRef]) -> list[StoredEffect | None]:
@@ -138,14 +140,16 @@ class RedisOutbox:
 
     async def remove_effects(self, refs: Sequence[EffectRef]) -> None:
         """Remove all that is known of effects."""
-        await self._change("remove_effect", refs, [(ref.id,) for ref in refs])
+        await self._change("remove_effect", refs, [(ref.id,) for ref in refs], queue_key, dead_key)
 
-    async def _change(self, script: str, refs: Sequence[EffectRef], words: Sequence[tuple[Any, ...]]) -> list[Reply]:
-        """Run a script over each effect, its shard's queue and its shard's dead."""
+    async def _change(
+        self, script: str, refs: Sequence[EffectRef], words: Sequence[tuple[Any, ...]], *others: Callable[[int], str]
+    ) -> list[Reply]:
+        """Run a script over each effect and *others*, keys of its shard."""
         keys = [effect_key(ref.shard, ref.id) for ref in refs]
         sha = self._shas[script]
         commands = [
-            ("EVALSHA", sha, 3, key, queue_key(ref.shard), dead_key(ref.shard), *those)
+            ("EVALSHA", sha, 1 + len(others), key, *(key_of(ref.shard) for key_of in others), *those)
             for key, ref, those in zip(keys, refs, words, strict=True)
         ]
         return await self._topology.run(keys, commands)

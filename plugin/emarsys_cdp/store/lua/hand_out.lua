@@ -4,13 +4,13 @@ Give an effect to a job of the host, if no other job has it and nothing else has
 
 KEYS[1]  effect
 KEYS[2]  queue of its shard
-KEYS[3]  dead effects of its shard, which stay as they are
 ARGV[1]  id of the effect
 ARGV[2]  job
 ARGV[3]  now (ms)
 ARGV[4]  seconds for which it is kept
 
-Returns the effect's state, content, holder, until, tries, note, changed, as they are then; each nil when there is none.
+Returns
+  fields  the effect's state, content, holder, until, tries, note, changed as they are then, all nil when there is none
 ]]
 local effect, queue = KEYS[1], KEYS[2]
 local id, job, now, seconds = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -21,4 +21,5 @@ if state == 'waiting' or state == 'leased' then
   redis.call('EXPIRE', effect, seconds)
   redis.call('ZREM', queue, id)
 end
-return redis.call('HMGET', effect, 'state', 'content', 'holder', 'until', 'tries', 'note', 'changed')
+local fields = redis.call('HMGET', effect, 'state', 'content', 'holder', 'until', 'tries', 'note', 'changed')
+return fields

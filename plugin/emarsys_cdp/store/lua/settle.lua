@@ -19,15 +19,16 @@ Returns
   0  it is not the holder's (any more)
 ]]
 local effect, queue, dead = KEYS[1], KEYS[2], KEYS[3]
-local id, holder, state, due, note, now, seconds = unpack(ARGV, 1, 7)
+local id, holder, state, due = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local note, now, seconds, content = ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 local old = redis.call('HMGET', effect, 'state', 'holder')
 if old[1] ~= 'leased' or old[2] ~= holder then
   return 0
 end
 redis.call('HSET', effect, 'state', state, 'note', note, 'changed', now)
 redis.call('HDEL', effect, 'holder', 'until')
-if ARGV[8] then
-  redis.call('HSET', effect, 'content', ARGV[8])
+if content then
+  redis.call('HSET', effect, 'content', content)
 end
 if state == 'waiting' or state == 'leased' then
   redis.call('HSET', effect, 'until', due)

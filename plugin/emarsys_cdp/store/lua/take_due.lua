@@ -7,7 +7,8 @@ ARGV[1]  now (ms)
 ARGV[2]  at most so many
 ARGV[3]  when they are due again (ms)
 
-Returns the profile ids, the longest due first.
+Returns
+  due  the profile ids, the longest due first
 ]]
 local timers, now, limit, again = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local due = redis.call('ZRANGEBYSCORE', timers, '-inf', now, 'LIMIT', 0, limit)

@@ -17,10 +17,13 @@ Returns
   0  it is in another one, or is not there
 ]]
 local effect, queue, dead = KEYS[1], KEYS[2], KEYS[3]
-local id, from, to, now, seconds, note = unpack(ARGV, 1, 6)
+local id, from, to, now, seconds, note = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local state = redis.call('HGET', effect, 'state')
+if state == to then
+  return 1
+end
 if state ~= from then
-  return state == to and 1 or 0
+  return 0
 end
 redis.call('HSET', effect, 'state', to, 'changed', now)
 if note then

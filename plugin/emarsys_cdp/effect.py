@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 from msgspec import Struct
 
 from emarsys_cdp_hooks import Json, Value
+
+
+class Sending(Struct, frozen=True, array_like=True, gc=False):
+    """
+    How far the sending of an effect has come.
+
+    *pinned*: its options name everything by Emarsys' ids, and stay so. *posted* is when the host was given it (ms), 0
+    never. *held*: it waits for somebody to mend a name or a setting. *unclear* counts the tries of which nobody knows
+    whether Emarsys has taken them.
+    """
+
+    pinned: bool = False
+    posted: int = 0
+    held: bool = False
+    unclear: int = 0
+
+
+UNSENT: Final = Sending()
 
 
 class Effect(Struct, frozen=True, array_like=True, gc=False):
@@ -17,7 +37,8 @@ class Effect(Struct, frozen=True, array_like=True, gc=False):
     variables. *key* is the contact's value of Emarsys field *key_field*. *due* is the fire time F (ms), the event_time
     of a trigger; *emitted* is when the gate let it pass (ms). *passage* names what passed the gate together, *number*
     is the position in it: effects of one passage are done in order. *stops*: when this one fails for good, those after
-    it are dropped. *fresh*: the contact may not exist in Emarsys yet.
+    it are dropped. *fresh*: the contact may not exist in Emarsys yet. *sending* is the sender's own.
+    *zone* is the person's time zone, as far as quiet hours ask for it.
     """
 
     id: str
@@ -38,6 +59,8 @@ class Effect(Struct, frozen=True, array_like=True, gc=False):
     number: int
     stops: bool = False
     fresh: bool = False
+    sending: Sending = UNSENT
+    zone: str = ""
 
 
 _decoder = msgspec.msgpack.Decoder(Effect)
