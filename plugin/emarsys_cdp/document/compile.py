@@ -14,7 +14,7 @@ from emarsys_cdp.credentials import Credentials
 from emarsys_cdp.document.lifetimes import read_lifetime, written
 from emarsys_cdp.document.model import DataMap, Document
 from emarsys_cdp.document.parts import Parts, parts_of
-from emarsys_cdp.document.rules import build_rules, rules_problems
+from emarsys_cdp.document.rules import build_rules, rules_lint, rules_problems
 from emarsys_cdp.document.stock import StockMapping
 from emarsys_cdp.document.versions import Versions
 from emarsys_cdp.emarsys.field_types import check_writable, converter
@@ -125,6 +125,10 @@ class Compiler:
                     )
                 )
         return found if misplaced else [*found, *rules_problems(document, self._kinds)]
+
+    def lint(self, document: Document) -> tuple[Problem, ...]:
+        """Return what is valid in a document that `read` accepted, and surely not meant."""
+        return rules_lint(document, self._kinds)
 
     def _map_problems(self, place: str, data_map: DataMap) -> list[Problem]:
         found = [*_attempt(f"{place}.path", lambda: compile_path(data_map.path))]

@@ -13,6 +13,7 @@ from emarsys_cdp.emarsys.fields import EMAIL_FIELD
 from emarsys_cdp.rules.findings import Findings
 from emarsys_cdp.rules.gate_reading import Defaults, read_caps
 from emarsys_cdp.rules.kinds import Kinds
+from emarsys_cdp.rules.lint import lint_rules
 from emarsys_cdp.rules.operators import STRING, TYPES
 from emarsys_cdp.rules.pattern import MIGRATE, Pattern
 from emarsys_cdp.rules.reading import ReadRule, compile_rule, read_pattern, read_rules
@@ -43,6 +44,11 @@ def rules_problems(document: Document, kinds: Kinds) -> list[Problem]:
 def read_all(document: Document, kinds: Kinds) -> tuple[ReadRule, ...]:
     """Return the rules of a document that was checked."""
     return read_rules(document.rules, types_of(document), defaults_of(document.settings), kinds)[0]
+
+
+def rules_lint(document: Document, kinds: Kinds) -> tuple[Problem, ...]:
+    """Return what is surely not meant in the rules of a document that was checked."""
+    return lint_rules(read_all(document, kinds))
 
 
 def build_rules(

@@ -286,7 +286,7 @@ def _leaves(node: Node, around: Surroundings) -> Callable[[Facts], tuple[Leaf, .
         return tuple(
             [
                 Leaf(
-                    _show_test(test, negated, around), _reader(test)(facts), _form(test, around).holds(facts) != negated
+                    show_test(test, negated, around), _reader(test)(facts), _form(test, around).holds(facts) != negated
                 )
                 for test, negated in _comparisons(node)
             ]
@@ -306,7 +306,8 @@ def _comparisons(node: Node) -> Iterable[tuple[Test, bool]]:
             yield from _comparisons(part)
 
 
-def _show_test(test: Test, negated: bool, around: Surroundings) -> str:
+def show_test(test: Test, negated: bool, around: Surroundings) -> str:
+    """Return a comparison, or its negation, in the short form."""
     way = _way(test, around)
     return show_short(test, negated, way.type, way.zone)
 
@@ -314,10 +315,10 @@ def _show_test(test: Test, negated: bool, around: Surroundings) -> str:
 def show(node: Node, around: Surroundings) -> str:
     """Return a tree as people read it: short texts with `and`, `or` and `not`."""
     if isinstance(node, Test):
-        return _show_test(node, False, around)
+        return show_test(node, False, around)
     if isinstance(node, Not):
         inner = node.part
-        return _show_test(inner, True, around) if isinstance(inner, Test) else f"not ({show(inner, around)})"
+        return show_test(inner, True, around) if isinstance(inner, Test) else f"not ({show(inner, around)})"
     texts = [
         f"({text})" if isinstance(part, (All, Any)) else text for part in node.parts for text in (show(part, around),)
     ]

@@ -25,6 +25,7 @@ from emarsys_cdp.emarsys.client import Client, open_http
 from emarsys_cdp.emarsys.connection import Emarsys, connect
 from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
+from emarsys_cdp.extension_kinds import builds_of
 from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
 from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
@@ -37,6 +38,7 @@ from emarsys_cdp.outbox.handing import Handing
 from emarsys_cdp.outbox.ingestion import Ingestion
 from emarsys_cdp.outbox.names import Names
 from emarsys_cdp.outbox.pinning import Pinner
+from emarsys_cdp.outbox.requests import Builds
 from emarsys_cdp.outbox.sending import OutboxSender
 from emarsys_cdp.outbox.spaces import policy_of
 from emarsys_cdp.outbox.transport import Transport
@@ -112,9 +114,10 @@ class Service(Struct):
 
 
 def build_compiler(manager: pluggy.PluginManager) -> Compiler:
-    """Return a compiler of documents that knows the built-in field types and those of extensions."""
-    types = [*built_in_field_types(), *Steps(manager).field_types()]
-    return Compiler(compile_schema("document"), load_system_fields(), types)
+    """Return a compiler of documents that knows what is built in and what extensions add."""
+    steps = Steps(manager)
+    types = [*built_in_field_types(), *steps.field_types()]
+    return Compiler(compile_schema("document"), load_system_fields(), types, steps.kinds())
 
 
 def assemble(
@@ -166,14 +169,17 @@ def assemble(
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
     pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
-    handing = Handing(store, metrics, world.clock, {}, ruling.again)
+    builds = builds_of(Steps(manager).kinds())
+    handing = Handing(store, metrics, world.clock, builds, ruling.again)
     rudderstack = RudderStack(
         pipeline, spaces, pairings, directory, handing, world.clock, whole=has_extensions(manager)
     )
     deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
-    transport = _transport(settings, emarsys, http, deliverer, directory, pairings, documents.document, manager, world)
+    transport = _transport(
+        settings, emarsys, http, deliverer, directory, pairings, documents.document, manager, builds, world
+    )
     outbox = OutboxSender(
         store,
         emarsys.worker,
@@ -216,6 +222,7 @@ def _transport(
     pairings: Pairings,
     document: Callable[[str], Document | None],
     manager: pluggy.PluginManager,
+    builds: Builds,
     world: World,
 ) -> Callable[[str], Transport]:
     """Return the ways by which effects of rules leave."""
@@ -224,8 +231,8 @@ def _transport(
     policy = policy_of(document)
     keys = {} if settings.ingest_write_key is None else read_write_keys(settings.ingest_write_key.reveal())
     client = Client(http, settings.send_seconds)
-    direct = Direct(deliverer, directory, pinner, policy, pairings.contact, {})
-    ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, {}, world.clock)
+    direct = Direct(deliverer, directory, pinner, policy, pairings.contact, builds)
+    ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, builds, world.clock)
     return transport_of(direct, ingestion, policy)
 
 
