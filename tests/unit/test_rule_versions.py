@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
 from tests.support.documents import EVENT, EXCLUDE, EXIT, REVENUE, START, document, rule
 
+from emarsys_cdp.document import versions as module
 from emarsys_cdp.document.rule_parts import maps_of, span_of
 from emarsys_cdp.document.versions import (
     MAX_KEPT,
@@ -177,6 +179,19 @@ def test_at_most_fifty_old_versions_of_a_rule_are_kept() -> None:
     versions, _ = after(*(changed(lifetime=f"{number}h") for number in range(1, MAX_KEPT + 4)), every=1)
 
     assert [one.version for one in versions.kept] == list(range(3, MAX_KEPT + 3))
+
+
+def test_what_old_versions_take_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of whichever rule that were replaced first are forgotten."""
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 2 * len(json.dumps({**rule("a", lifetime="1h"), "version": 1})))
+    steps = [
+        document(rule("a", lifetime="1h"), rule("b", lifetime="1h")),
+        document(rule("a", lifetime="2h"), rule("b", lifetime="1h")),
+        document(rule("a", lifetime="2h"), rule("b", lifetime="2h")),
+        document(rule("a", lifetime="3h"), rule("b", lifetime="2h")),
+    ]
+
+    assert [(one.rule, one.version) for one in after(*steps)[0].kept] == [("a", 2), ("b", 1)]
 
 
 def test_a_document_is_shown_with_its_numbers_and_kept_without() -> None:
