@@ -27,6 +27,8 @@ NOW: Final = 1_800_000_000_000
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
 
+STEP: Final = {"seq": 1, "type": "step", "within": "7d"}
+
 FIRST: Final = document(rule(conditions=[{**START, "wait": 0, "variables": ["revenue"]}, EXCLUDE, EXIT]))
 
 
@@ -206,15 +208,17 @@ def test_a_document_is_shown_with_its_numbers_and_kept_without() -> None:
 @pytest.mark.parametrize(
     ("parts", "hours"),
     [
-        ({}, 2 * 48 + 48),
-        ({"lifetime": 1}, 2 + 1),
-        ({"holdForKey": "2d", "lifetime": 1}, 2 + 48),
+        ({}, 48 + 48 + 48),
+        ({"lifetime": 1}, 1 + 1 + 1),
+        ({"holdForKey": "2d", "lifetime": 1}, 1 + 1 + 48),
+        ({"lifetime": 1, "conditions": [START, {**EXCLUDE, "within": "3h"}, EXIT]}, 3 + 3 + 1),
         ({"lifetime": 1, "conditions": [START, {**EXCLUDE, "within": "3h"}, {**EXIT, "wait": "60d"}]}, 3 + 1440 + 1),
+        ({"lifetime": 1, "conditions": [START, STEP, {**EXIT, "wait": "3d"}]}, 1 + 168 + 72 + 1),
         ({"lifetime": 1, "conditions": [START, {**EXIT, "at": {"var": "d", "offset": "-7d"}}]}, 1 + 2 * 366 * 24 + 1),
     ],
 )
 def test_a_span_is_never_too_short(parts: Mapping[str, Any], hours: int) -> None:
-    """Each sequence counts with its longest window, then all that the gate may wait for."""
+    """Windows of events, waits before actions, then all that the gate may wait for."""
     assert span_of(rule(**parts)) == (hours + 1 + 24 + 24) * HOUR
 
 
