@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.document.model import Document
 from emarsys_cdp_hooks import InvalidDocument, Problem
+
+MAX_DOCUMENT: Final = 10 * 1024 * 1024
+"""Largest document that is read, in bytes."""
 
 Stamp: TypeAlias = tuple[int, int]
 """What changes when a file does: the time of its last change in ns, and its size."""
@@ -20,15 +23,30 @@ def read_raw(path: Path) -> Any:
     Return the JSON value in a file.
 
     Raises:
-        InvalidDocument: it cannot be read, or is no JSON.
+        InvalidDocument: it cannot be read, is too large, or is no JSON.
 
     """
     try:
-        return json.loads(path.read_bytes(), parse_constant=_refuse)
+        with path.open("rb") as file:
+            return decode(file.read(MAX_DOCUMENT + 1), str(path))
     except OSError as error:
         raise InvalidDocument(str(path), (Problem("file", f"cannot be read: {error.strerror}"),)) from error
+
+
+def decode(content: bytes, source: str) -> Any:
+    """
+    Return the JSON value that the content of a file is.
+
+    Raises:
+        InvalidDocument: it is too large, or is no JSON.
+
+    """
+    if len(content) > MAX_DOCUMENT:
+        raise InvalidDocument(source, (Problem("file", f"has more than {MAX_DOCUMENT // 1024**2} MB"),))
+    try:
+        return json.loads(content, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise InvalidDocument(str(path), (Problem("file", f"is no JSON: {error}"),)) from error
+        raise InvalidDocument(source, (Problem("file", f"is no JSON: {error}"),)) from error
 
 
 def _refuse(constant: str) -> None:

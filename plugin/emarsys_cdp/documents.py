@@ -230,6 +230,7 @@ class Documents:
             return [error] if isinstance(error, InvalidDocument) else []
         self._invalid.pop(name, None)
         self._files[name] = _File(path, record.raw, ruled)
+        self._stored.pop(name, None)  # its record has taken the place of what was published
         self._loaded(name, ruled, record)
         return []
 

@@ -19,7 +19,7 @@ from tests.support.stores import on
 from tests.support.world import make_service
 
 from emarsys_cdp.credentials import Secret
-from emarsys_cdp.service.api_documents import MAX_DOCUMENT
+from emarsys_cdp.document_files import MAX_DOCUMENT
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.store import Publication, Store, StoreUnavailable
 from emarsys_cdp.store.memory import MemoryStore
@@ -101,7 +101,10 @@ def test_a_published_document_is_in_force_when_it_is_answered(make_store: Callab
     by_default = {"3": "a@example.com", "1": "A"}
     assert rows == [by_default, {"3": "a@example.com", "11": "Vienna"}, by_default]
     assert (published.status_code, published.headers["etag"]) == (200, '"1"')
-    assert published.json() == {"revision": 1, "changes": [{"rule": "coupon", "version": 1, "what": "added"}]}
+    assert published.json() == {
+        "revision": 1,
+        "changes": [{"rule": "coupon", "version": 1, "what": "added", "mode": None}],
+    }
     assert shown.headers["etag"] == '"1"'
     assert shown.json() == {"revision": 1, **document({**rule(), "version": 1}, maps=(EMAIL, CITY, EVENT))}
 
@@ -250,7 +253,7 @@ def test_a_thousand_rules_are_published() -> None:
 
     assert {(one["version"], one["what"]) for one in first.json()["changes"]} == {(1, "added")}
     changed = [one for one in second.json()["changes"] if one["what"] != "unchanged"]
-    assert changed == [{"rule": "rule-500", "version": 2, "what": "new version"}]
+    assert changed == [{"rule": "rule-500", "version": 2, "what": "new version", "mode": "finish"}]
 
 
 def test_more_rules_than_are_taken_are_told() -> None:

@@ -13,9 +13,9 @@ EXCLUDE: Final = {"seq": 0, "type": "exclude", "on": "track", "match": "ecom_eve
 EXIT: Final = {"seq": 1, "type": "exit", "actions": [{"do": "trigger", "event": "coupon"}]}
 
 
-def rule(name: str = "coupon", **parts: Any) -> dict[str, Any]:
+def rule(identifier: str = "coupon", **parts: Any) -> dict[str, Any]:
     """Return the rule of the original's picture, changed by *parts*."""
-    return {"id": name, "lifetime": "48h", "conditions": [START, EXCLUDE, EXIT], **parts}
+    return {"id": identifier, "lifetime": "48h", "conditions": [START, EXCLUDE, EXIT], **parts}
 
 
 def document(*rules: Mapping[str, Any], maps: tuple[Mapping[str, Any], ...] = (EVENT, REVENUE)) -> dict[str, Any]:

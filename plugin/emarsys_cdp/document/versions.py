@@ -68,11 +68,16 @@ class Versions(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """What a publication changes of a rule; *version* is the new one, the last one of a rule that is removed."""
+    """
+    What a publication changes of a rule; *version* is the new one, the last one of a rule that is removed.
+
+    *mode* tells what becomes of instances when a version is replaced: finish, migrate or cancel.
+    """
 
     rule: str
     version: int
     what: Literal["added", "new version", "settings", "unchanged", "removed"]
+    mode: str | None = None
 
 
 def bare(raw: RawDocument) -> dict[str, Any]:
@@ -109,27 +114,26 @@ class _Step:
 
     def take(self) -> tuple[Versions, tuple[Change, ...]]:
         changes = [self._change(rule, self._old.get(rule["id"]), rule["id"]) for rule in self._new.values()]
-        replaced = [self._keep(one.rule, self._new[one.rule]) for one in changes if one.what == "new version"]
-        gone = [rule for rule in self._old if rule not in self._new]
+        gone = [Change(rule, self._versions.current[rule], "removed", CANCEL) for rule in self._old.keys() - self._new]
+        replaced = [self._keep(one.rule, one.mode) for one in (*changes, *gone) if one.mode is not None]
         current = {one.rule: one.version for one in changes}
         since = {
             one.rule: self._now if one.what in ("added", "new version") else self._versions.since[one.rule]
             for one in changes
         }
-        kept = _trimmed([*self._versions.kept, *replaced, *(self._keep(rule, None) for rule in gone)], self._now)
-        removed = [Change(rule, self._versions.current[rule], "removed") for rule in gone]
-        return Versions(current, kept, since), (*changes, *removed)
+        kept = _trimmed([*self._versions.kept, *replaced], self._now)
+        return Versions(current, kept, since), (*changes, *sorted(gone, key=lambda one: one.rule))
 
     def _change(self, rule: Mapping[str, Any], old: Mapping[str, Any] | None, name: str) -> Change:
         if old is None:
             return Change(name, self._last.get(name, 0) + 1, "added")
         if pattern_of(rule, self._new_maps) != pattern_of(old, self._old_maps):
-            return Change(name, self._last[name] + 1, "new version")
+            return Change(name, self._last[name] + 1, "new version", rule.get("onPublish", FINISH))
         same = _unnumbered(rule) == _unnumbered(old)
         return Change(name, self._versions.current[name], "unchanged" if same else "settings")
 
-    def _keep(self, name: str, by: Mapping[str, Any] | None) -> RuleVersion:
-        """Return the version of before, which *by* replaces, None when the rule is removed."""
+    def _keep(self, name: str, mode: str) -> RuleVersion:
+        """Return the version of before."""
         old, number = self._old[name], self._versions.current[name]
         return RuleVersion(
             name,
@@ -137,7 +141,7 @@ class _Step:
             {**old, "version": number},
             {one: self._old_maps[one]["type"] for one in sorted(maps_of(old, self._old_maps))},
             self._versions.since[name],
-            CANCEL if by is None else by.get("onPublish", FINISH),
+            mode,
             self._now,
         )
 

@@ -184,9 +184,10 @@ class Fold:
         instance = self._instances[index]
         if call.time < instance.began or call.message_id == instance.start:
             return
+        if self._is_over(instance, call):
+            self._stop_late(instance, call)
+            return
         if not instance.alive:
-            if instance.fire and instance.status == COMPLETED:
-                self._stop_late(instance, call)
             return
         program = self._program(instance)
         row = None if program is None else self._stopping_row(program, instance, call)
@@ -219,16 +220,28 @@ class Fold:
                         return row
         return None
 
+    def _is_over(self, instance: Instance, call: Logged) -> bool:
+        """Tell whether a call was seen after the gate had decided an instance's exit: facts stay facts (E1)."""
+        fact = self._exit_fact(instance)
+        return fact is not None and fact.outcome != WAITS and call.seen > fact.at
+
+    def _exit_fact(self, instance: Instance) -> Fact | None:
+        if instance.id not in self._facts:
+            return None
+        program = self._program(instance)
+        last = -1 if program is None or not program.pattern.plan[-1].ends else len(program.pattern.plan) - 1
+        return self._fact(instance.id, last)
+
     def _stop_late(self, instance: Instance, call: Logged) -> None:
         """Note a stop that came after the sending (1k): nothing changes, unless it can be withdrawn still."""
-        fact = self._fact(instance.id, instance.node + 1)
-        if fact is None or fact.outcome != SENT or call.seen <= fact.at or (fact.sure and call.time > instance.fire):
+        program, fact = self._program(instance), self._exit_fact(instance)
+        if fact is None or fact.outcome != SENT or program is None or instance.status not in (ACTIVE, DUE, COMPLETED):
             return
-        program = self._program(instance)
-        if program is None or self._stopping_row(program, instance, call) is None:
+        before = instance.alive or call.time <= instance.fire
+        if (fact.sure and not before) or self._stopping_row(program, instance, call) is None:
             return
         self._doubt(instance)
-        if call.time <= instance.fire:
+        if before:
             self._late_stops += 1
             self._trace("late_stop", call, instance, None)
 
@@ -240,6 +253,8 @@ class Fold:
         """Try the step rows that an instance waits for (E3)."""
         instance = self._instances[index]
         if instance.status != ACTIVE or call.time < instance.since or call.message_id == instance.moved:
+            return
+        if self._is_over(instance, call):
             return
         program = self._program(instance)
         node = None if program is None else program.next_node(instance)

@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import Final
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from emarsys_cdp.document_files import MAX_DOCUMENT
 from emarsys_cdp.publishing import Stale
 from emarsys_cdp.service.api_answers import IF_MATCH, Refusal, answer_json, decoded, known, read_body
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.service.etags import etag, read_if_match
 from emarsys_cdp.store import StoreUnavailable
-
-MAX_DOCUMENT: Final = 10 * 1024 * 1024
-"""Largest document that is read, in bytes."""
 
 
 async def show_document(service: Service, request: Request) -> Response:
