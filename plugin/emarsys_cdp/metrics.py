@@ -48,6 +48,15 @@ class Metrics(Collector):
         self._sweeps = self._counter("sweep_runs", "Sweeps of the users table by how they ended.", "outcome")
         self._swept = self._counter("sweep_done", "What sweeps have passed, removed, finished.", "what")
         self._sweeping = Gauge(PREFIX + "sweep_running", "1 while this worker sweeps.", registry=self.registry)
+        self._effects = self._counter(
+            "effects", "Effects of rules by their kind and what became of a try to send them.", "kind", "outcome"
+        )
+        self._queue = Gauge(
+            PREFIX + "outbox_effects", "Effects that wait in this worker's part of the outbox.", registry=self.registry
+        )
+        self._oldest = Gauge(
+            PREFIX + "outbox_oldest_seconds", "Age of the oldest effect that waits in it.", registry=self.registry
+        )
         self._seconds = Histogram(
             f"{PREFIX}http_seconds", "Time to answer the host.", ("path", "status"), registry=self.registry
         )
@@ -96,6 +105,15 @@ class Metrics(Collector):
     def count_sweep(self, outcome: str) -> None:
         """Count a sweep that has ended: `whole`, or `cut_short`."""
         self._sweeps.labels(outcome).inc()
+
+    def count_effect(self, kind: str, outcome: str) -> None:
+        """Count a try to send an effect: sent, posted, handed, postponed, held, dead."""
+        self._effects.labels(kind, outcome).inc()
+
+    def show_outbox(self, effects: int, seconds: float) -> None:
+        """Show how many effects wait, and the age of the oldest."""
+        self._queue.set(effects)
+        self._oldest.set(seconds)
 
     def observe(self, path: str, status: int, seconds: float) -> None:
         """Count an answered HTTP request."""

@@ -17,13 +17,14 @@ from msgspec.structs import replace
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp.emarsys.signing import Signer, endpoint
 from emarsys_cdp.extensions import Steps
+from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.identity.entries import Entry, Previous
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.ruled_calls import asked_history, rule_call
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp_hooks import (
     Action,
-    AddToList,
     Call,
     Decision,
     Delivery,
@@ -34,6 +35,7 @@ from emarsys_cdp_hooks import (
     Profile,
     Refused,
     StoredValue,
+    TriggerEvent,
     Unfit,
     UpsertContact,
 )
@@ -98,8 +100,10 @@ class Pipeline:
         metrics: Metrics,
         clock: Callable[[], int],
         api_base: str,
+        first_seen: FirstSeen,
     ) -> None:
         self._steps = steps
+        self._first_seen = first_seen
         self._rounds = rounds
         self._namer = namer
         self._signer = signer
@@ -131,7 +135,9 @@ class Pipeline:
         identifiers = self._steps.identifiers(space, accepted)
         values = self._steps.values(space, accepted)
         unfit: dict[int, list[str]] = {}
-        entries = self._entries(space, accepted, identifiers, values, unfit)
+        seen = asked_history(space.rules, accepted, values)
+        firsts = await self._first_seen.of(space.id, seen) if seen else {}
+        entries = self._entries(space, accepted, identifiers, values, unfit, now, firsts)
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -139,6 +145,23 @@ class Pipeline:
         outgoing = await self._outgoing(space, actions, left_out, merge, alone)
         self._count(space, calls, identifiers, added, settled, outgoing)
         return Answer(outgoing, settled, partial(_subjects, actions, sources))
+
+    async def requests(
+        self,
+        space: CompiledSpace,
+        actions: list[tuple[int, tuple[Action, ...]]],
+        *,
+        merge: bool = True,
+        alone: frozenset[int] = frozenset(),
+    ) -> tuple[Outgoing, ...]:
+        """
+        Return the Emarsys requests for (index, actions) pairs that were decided before; otherwise as `process`.
+
+        Raises:
+            RetryLater: there is no token for now.
+
+        """
+        return await self._outgoing(space, actions, {}, merge, alone)
 
     def _accept(self, space: CompiledSpace, calls: Sequence[Call], now: int, settled: dict[int, Any]) -> Sequence[Call]:
         """Return the calls that go on; what is dropped or refused is settled."""
@@ -162,14 +185,16 @@ class Pipeline:
         identifiers: Sequence[Identifiers],
         values: Sequence[Mapping[str, Any]],
         unfit: dict[int, list[str]],
+        now: int,
+        firsts: Mapping[str, int],
     ) -> list[Entry]:
         """
-        Return the calls as the users table takes them, each value with its version.
+        Return the calls as the users table takes them, each value with its version, and what rules make of them.
 
         Why values do not fit is added to *unfit* by the call's position.
         """
         entries: list[Entry] = []
-        space_id, policy = space.id, space.policy
+        space_id, policy, rules = space.id, space.policy, space.rules
         for call, ids, read in zip(calls, identifiers, values, strict=True):
             time, message_id = call.event_time, call.message_id
             stored: dict[str, StoredValue] = {}
@@ -179,7 +204,11 @@ class Pipeline:
                 else:
                     unfit.setdefault(len(entries), []).append(value.reason)
             previous = _previous(space, call, self._namer) if call.type == "alias" else None
-            entries.append(Entry(space_id, call.type, message_id, time, ids, stored, policy, previous))
+            entry = Entry(space_id, call.type, message_id, time, ids, stored, policy, previous)
+            if rules is not None:
+                ruled = rule_call(rules, call, ids, read, now, firsts)
+                entry = entry if ruled is None else replace(entry, ruled=ruled)
+            entries.append(entry)
         return entries
 
     def _decide(
@@ -313,7 +342,7 @@ def _actions(
             actions.append((call.index, decision))
             sources.append((call, one.profile))
             for action in decision:
-                if not isinstance(action, AddToList) and action.left_out:
+                if isinstance(action, (UpsertContact, TriggerEvent)) and action.left_out:
                     left_out[call.index] = "; ".join(action.left_out)
         else:
             settled[call.index] = decision

@@ -39,6 +39,8 @@ VARIABLES = {
     "HOST_TOKEN": "When set, hosts must send it as bearer token or basic password.",
     "ADMIN_TOKEN": "When set, programs that send it as bearer token may use the API under /api/v1.",
     "RULES_DIR": "Directory of documents: <destination id>.json, default.json for all others.",
+    "INGEST_URL": "URL of the host's ingestion, which effects of rules go through; none: they are sent directly.",
+    "INGEST_WRITE_KEY": "Write key of its source, or several as <destination id>=<key>, separated by commas.",
     "LOG_LEVEL": "debug, info (default), warning or error.",
 }
 """Every variable, without the prefix, with its meaning."""
@@ -59,6 +61,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     host_token: Secret | None = None
     admin_token: Secret | None = None
     rules_dir: Path | None = None
+    ingest_url: str | None = None
+    ingest_write_key: Secret | None = None
     log_level: str = "info"
 
 
@@ -76,7 +80,7 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
     if problems:
         raise StopAndFix("\n".join(problems))
     values: dict[str, Any] = {name.lower(): value for name, value in given.items()}
-    for name in ("redis_url", "secret", "api_key", "host_token", "admin_token", "http_proxy"):
+    for name in ("redis_url", "secret", "api_key", "host_token", "admin_token", "http_proxy", "ingest_write_key"):
         if name in values:
             values[name] = Secret(values[name])
     if "send_seconds" in values:
@@ -84,7 +88,7 @@ def read_settings(environment: Mapping[str, str], config: Path | None = None) ->
     for name in ("data_dir", "rules_dir"):
         if name in values:
             values[name] = Path(values[name]).expanduser()
-    for name in ("api_base", "upstream"):
+    for name in ("api_base", "upstream", "ingest_url"):
         if name in values:
             values[name] = values[name].rstrip("/")
     return Settings(**values)
@@ -111,7 +115,7 @@ def _from_file(path: Path | None) -> dict[str, str]:
 def _problems(given: Mapping[str, str]) -> list[str]:
     problems = [
         f"{PREFIX}{name} is no http or https URL without user and query: write for instance http://transformer:9090"
-        for name in ("UPSTREAM", "API_BASE", "TOKEN_URL")
+        for name in ("UPSTREAM", "API_BASE", "TOKEN_URL", "INGEST_URL")
         if name in given and not _is_http(given[name])
     ]
     if "REDIS_URL" in given and "SECRET" not in given:
@@ -138,9 +142,44 @@ def _problems(given: Mapping[str, str]) -> list[str]:
         problems.append(f"{PREFIX}ADMIN_TOKEN is too short: at least {MIN_SECRET} characters")
     if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:
         problems.append(f"{PREFIX}LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
+    problems += _ingestion_problems(given)
     if "RULES_DIR" in given and not Path(given["RULES_DIR"]).expanduser().is_dir():
         problems.append(f"{PREFIX}RULES_DIR {given['RULES_DIR']} is no directory")
     return problems
+
+
+def _ingestion_problems(given: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with the settings of the host's ingestion: an address and a key, or neither."""
+    names = ("INGEST_URL", "INGEST_WRITE_KEY")
+    missing = [name for name in names if name not in given]
+    if len(missing) == 1:
+        return [f"{PREFIX}{missing[0]} is missing: the host's ingestion needs {PREFIX}{' and '.join(names)}"]
+    try:
+        read_write_keys(given.get("INGEST_WRITE_KEY", "-"))
+    except ValueError as error:
+        return [f"{PREFIX}INGEST_WRITE_KEY {error}"]
+    return []
+
+
+def read_write_keys(text: str) -> dict[str, Secret]:
+    """
+    Return write keys by the space that they are for; that under "" is for all others.
+
+    Raises:
+        ValueError: the text is malformed; the message shows none of it.
+
+    """
+    found: dict[str, Secret] = {}
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        space, separator, key = part.rpartition("=")
+        if not key or (separator and not space) or ":" in key or not key.isascii() or not key.isprintable():
+            raise ValueError("is malformed: write a key, or <destination id>=<key>,<destination id>=<key>")
+        if space in found:
+            raise ValueError("has two keys for the same destination, or two without one")
+        found[space.strip()] = Secret(key)
+    if not found:
+        raise ValueError("is empty: write a key, or <destination id>=<key>,<destination id>=<key>")
+    return found
 
 
 def is_safe_address(url: str) -> bool:

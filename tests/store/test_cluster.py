@@ -19,7 +19,8 @@ from tests.support.stores import on
 
 from emarsys_cdp.store import Claim, Commit, Store, StoreUnavailable, topology, wire
 from emarsys_cdp.store.cells import Cells
-from emarsys_cdp.store.keys import cell_key, record_key, row_key
+from emarsys_cdp.store.keys import cell_key, record_key, row_key, shard
+from emarsys_cdp.store.outbox import LEASED, EffectRef, Posting, StoredEffect
 from emarsys_cdp.store.record import Record, pack
 from emarsys_cdp.store.redis import RedisStore
 
@@ -120,6 +121,31 @@ def test_the_first_of_two_commits_wins(cluster: Cluster, steps: Iterator[str]) -
         return both, await store.read_records(PIDS)
 
     assert on(opened(cluster), use) == ([True, False] * len(PIDS), [stored(1)] * len(PIDS))
+
+
+def test_effects_while_a_slot_moves(cluster: Cluster, source: Node, steps: Iterator[str]) -> None:
+    """What needs keys of both servers is done when the move is, whole and once."""
+    number = shard(PIDS[0])
+    ref, wake = EffectRef(number, "0" * 32), 1000
+
+    async def use(store: Store) -> Any:
+        await store.commit([Commit(pid, 0, stored(1), wake=wake) for pid in PIDS])
+        while next(steps) != "a key has moved":
+            pass
+        refused = source.refusals("TRYAGAIN")
+        posting = Commit(PIDS[0], 1, stored(2), wake=0, postings=(Posting(ref.id, b"content", wake),))
+        done = asyncio.create_task(store.commit([posting, posting]))
+        while source.refusals("TRYAGAIN") == refused and not done.done():  # the first of its tries has been answered
+            await asyncio.sleep(0.001)
+        for _ in steps:
+            pass
+        found = await done, await store.read_records(PIDS[:1]), await store.count_timers()
+        return *found, await store.lease_effects([ref, ref], "one", wake, 2 * wake)
+
+    written, records, timers, leased = on(opened(cluster), use)
+
+    assert (written, records, timers) == ([True, False], [stored(2)], len(PIDS) - 1)
+    assert leased == [StoredEffect(ref, LEASED, b"content", "one", 2 * wake, 1), None]
 
 
 def test_scripts_that_the_importing_server_forgot(cluster: Cluster, target: Node, steps: Iterator[str]) -> None:

@@ -17,9 +17,22 @@ from tests.support.servers import Cluster, flush
 from emarsys_cdp.store import CELL_SECONDS, STUB_SECONDS, Claim, Commit, StoreUnavailable, wire
 from emarsys_cdp.store.address import read_address
 from emarsys_cdp.store.embedded import EmbeddedServer
-from emarsys_cdp.store.keys import SHARDS, cell_key, kept_key, lease_key, record_key, row_key, shard
+from emarsys_cdp.store.keys import (
+    SHARDS,
+    cell_key,
+    dead_key,
+    effect_key,
+    kept_key,
+    lease_key,
+    queue_key,
+    record_key,
+    row_key,
+    shard,
+    timers_key,
+)
 from emarsys_cdp.store.record import Record, pack
 from emarsys_cdp.store.redis import RedisStore
+from emarsys_cdp.store.redis_outbox import SCRIPTS
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.wire import Address, Wire
 from emarsys_cdp_hooks import StopAndFix
@@ -407,7 +420,7 @@ def test_an_address_hides_its_password() -> None:
     assert SECRET not in f"{address} {address!r}"
 
 
-@pytest.mark.parametrize("name", ["claim", "commit"])
+@pytest.mark.parametrize("name", ["claim", "commit", *SCRIPTS])
 def test_scripts_may_not_touch_undeclared_keys(cluster: Cluster, name: str) -> None:
     """A server in cluster mode refuses a key that was not declared, and does so for the first line of our scripts."""
     cluster.flush()
@@ -433,4 +446,6 @@ def test_keys_of_a_profile_share_a_slot(cluster: Cluster) -> None:
     assert len(set(bits)) == SHARDS
     ask = cluster.nodes[0].ask
     for pid, number in zip(pids[::100], bits[::100], strict=True):
-        assert ask("CLUSTER", "KEYSLOT", record_key(pid)) == ask("CLUSTER", "KEYSLOT", f"{number:03x}")
+        others = timers_key(number), queue_key(number), dead_key(number), effect_key(number, "0" * 32)
+        slots = {ask("CLUSTER", "KEYSLOT", key) for key in (record_key(pid), *others)}
+        assert slots == {ask("CLUSTER", "KEYSLOT", f"{number:03x}")}

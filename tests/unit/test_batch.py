@@ -12,7 +12,7 @@ from emarsys_cdp.emarsys.batch import (
     MAX_UPSERT_BYTES,
     emarsys_cdp_build_requests,
 )
-from emarsys_cdp_hooks import Action, AddToList, Delivery, Space, TriggerEvent, UpsertContact
+from emarsys_cdp_hooks import Action, AddToList, Delivery, RemoveFromList, Space, TriggerEvent, UpsertContact
 
 SPACE = Space(id="dest-1", host="rudderstack", key_field="3")
 
@@ -69,3 +69,12 @@ def test_events_keep_the_limit_of_their_request() -> None:
 def test_a_list_takes_ten_thousand_contacts(number: int, requests: int) -> None:
     """More than any other request."""
     assert len(deliveries([AddToList("5", "3", f"p{one}@example.com") for one in range(number)])) == requests
+
+
+def test_lists_are_left_by_requests_of_their_own() -> None:
+    """Who is added and who is removed are two requests, each contact once."""
+    keys = ("ada@example.com", "bob@example.com", "ada@example.com")
+    added, removed = deliveries([kind("5", "3", key) for kind in (AddToList, RemoveFromList) for key in keys])
+
+    assert [one.requests[0].path for one in (added, removed)] == ["contactlist/5/add", "contactlist/5/delete"]
+    assert removed.requests[0].body == {"key_id": "3", "external_ids": ["ada@example.com", "bob@example.com"]}

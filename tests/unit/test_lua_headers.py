@@ -29,8 +29,8 @@ return 1
 """
 
 _HEADER = re.compile(r"#!lua\n--\[\[\n(?P<what>.+?)\n\]\]\n(?P<body>.+)\Z", re.DOTALL)
-_DESCRIBED = re.compile(r"^((?:KEYS|ARGV)\[\d+\])  \S", re.MULTILINE)
-_USED = re.compile(r"(?:KEYS|ARGV)\[\d+\]")
+_DESCRIBED = re.compile(r"^((?:KEYS|ARGV)\[\d+\+?\])  +\S", re.MULTILINE)
+_USED = re.compile(r"(?:KEYS|ARGV)\[\d+\+?\]")
 _ANY_USE = re.compile(r"\b(?:KEYS|ARGV)\b")
 _CODE = re.compile(r"^  (\S+)  \S", re.MULTILINE)
 _RETURNED = re.compile(r"\breturn\b[ \t]*([^\n]*)")
@@ -45,11 +45,22 @@ def problems(source: str) -> list[str]:
     head, _, codes = what.partition("\nReturns\n")
     found = [f"more than {MAX_LINES} lines"] if len(source.splitlines()) > MAX_LINES else []
     found += [] if what[0].isupper() and head.split("\n\n")[0].endswith(".") else ["does not say what it does"]
+    described = set(_DESCRIBED.findall(head))
+    body = _name_lists(described, body)
     used = set(_USED.findall(body))
     if len(_ANY_USE.findall(body)) != len(_USED.findall(body)):
         found.append("uses KEYS or ARGV without a number")
-    found += _difference("parameter", set(_DESCRIBED.findall(head)), used)
+    found += _difference("parameter", described, used)
     return found + _difference("code", set(_CODE.findall(codes)), {code.strip() for code in _RETURNED.findall(body)})
+
+
+def _name_lists(described: set[str], body: str) -> str:
+    """Write `KEYS[4+]` for what is used one after the other by a counter, where the header describes such a list."""
+    for name in described:
+        if name.endswith("+]"):
+            body = re.sub(rf"#{name[:4]}\b", "", body)
+            body = re.sub(rf"\b{name[:4]}\[(?!\d+\])[^\]]+\]", name, body)
+    return body
 
 
 def _difference(kind: str, described: set[str], used: set[str]) -> list[str]:
@@ -85,6 +96,9 @@ def test_header(name: str) -> None:
         ("KEYS[1], ARGV[1]\n", "unpack(KEYS), ARGV[1]\n", "uses KEYS or ARGV without a number"),
         ("  0  there is no counter\n", "", "code 0 is not described"),
         ("return 0\n", "return 1\n", "code 0 is not used"),
+        ("EXISTS', key", "EXISTS', KEYS[step]", "uses KEYS or ARGV without a number"),
+        ("EXISTS', key", "EXISTS', #KEYS", "uses KEYS or ARGV without a number"),
+        ("KEYS[1]  a counter\n", "KEYS[1]  a counter\nKEYS[2+]  others\n", "parameter KEYS[2+] is not used"),
         ("return 1\n", "return -1\n", "code -1 is not described"),
         ("return 1\n", "\n" * MAX_LINES + "return 1\n", f"more than {MAX_LINES} lines"),
     ],

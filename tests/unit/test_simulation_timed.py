@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from emarsys_cdp.document.model import DEFAULT
 from emarsys_cdp.extensions import Steps, build_plugin_manager
@@ -15,6 +15,7 @@ from emarsys_cdp.simulation.run import Engine, run_vector
 from emarsys_cdp.simulation.timed import TimedStore
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.memory import MemoryStore
+from emarsys_cdp.store.outbox import Posting
 from emarsys_cdp.store.record import Record, pack
 
 DAY = 86_400_000
@@ -36,7 +37,7 @@ def test_what_expires_is_gone_when_its_time_has_come() -> None:
 
     async def main() -> list[tuple[int, int]]:
         store = cast("Store", timed)
-        await store.commit([Commit("p", 0, pack(Record("s"), 1), seconds=10), Commit("q", 0, pack(Record("s"), 1))])
+        await store.commit([Commit("pp", 0, pack(Record("s"), 1), seconds=10), Commit("qq", 0, pack(Record("s"), 1))])
         await store.claim([Claim("n", None, b"pp", seconds=20), Claim("o", None, b"pq")])
         found = []
         for now[0] in (9_999, 10_000, 19_999, 20_000, DAY):
@@ -79,3 +80,24 @@ def test_nothing_of_a_vector_stays_in_the_store() -> None:
     simulate([(0, {"userId": "u1", "anonymousId": "d"}), (1, {"userId": "u2", "anonymousId": "d"})], 2, store)
 
     assert (store.records, store.rows) == ({}, {"theirs": b"s"})
+
+
+def test_no_timer_and_no_effect_stays_in_the_store() -> None:
+    """Timers go when their records expire, effects at the end; those that others have posted stay."""
+    now = [0]
+    inner = MemoryStore()
+    timed = TimedStore(inner, lambda: now[0])
+
+    async def main() -> Any:
+        posting, record = Posting("0" * 32, b"content", 0), pack(Record("s"), 1)
+        await inner.commit([Commit("AAA", 0, record, wake=1, postings=(Posting("1" * 32, b"theirs", 0),))])
+        await timed.commit([Commit("AAB", 0, record, seconds=10, wake=1, postings=(posting,))])
+        await timed.commit([Commit("AAC", 1, record, wake=1, postings=(Posting("2" * 32, b"refused", 0),))])
+        before = await inner.count_timers(), len(inner.effects[0])
+        now[0] = DAY
+        await timed.expire()
+        expired = await inner.count_timers(), len(inner.effects[0])
+        await timed.remove_all()
+        return before, expired, (await inner.count_timers(), len(inner.effects[0]))
+
+    assert asyncio.run(main()) == ((2, 2), (1, 2), (1, 1))

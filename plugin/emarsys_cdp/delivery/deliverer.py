@@ -168,8 +168,10 @@ class _Run:
             if answered.verdict.divisible and len(rows) > 1:
                 middle = len(rows) // 2
                 return [rows[middle:], rows[:middle]]
-            for row, outcome in zip(rows, answered.verdict.outcomes, strict=True):
-                self.sent[row] = Sent(outcome, answered.reply.status)
+            verdict, status = answered.verdict, answered.reply.status
+            missing = frozenset(verdict.missing)
+            for position, (row, outcome) in enumerate(zip(rows, verdict.outcomes, strict=True)):
+                self.sent[row] = Sent(outcome, status, missing=position in missing)
         return []
 
     def _settle(self, rows: list[int], sent: Sent) -> None:

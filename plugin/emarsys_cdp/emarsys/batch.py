@@ -16,6 +16,7 @@ from emarsys_cdp_hooks import (
     Action,
     AddToList,
     Delivery,
+    RemoveFromList,
     Request,
     Space,
     TriggerEvent,
@@ -34,6 +35,9 @@ MAX_LIST_CONTACTS = 10_000
 
 MAX_EVENT_BYTES = 1_000_000
 """Data of one event request: 1 MB (event API); read as the limit of the request, the stricter way."""
+
+_OF_LISTS: Mapping[type, str] = {AddToList: "add", RemoveFromList: "delete"}
+"""Ends of the paths of list requests; `delete` removes contacts from the list (contact list API)."""
 
 Address: TypeAlias = tuple[Any, ...]
 Calls: TypeAlias = Sequence[tuple[int, tuple[Action, ...]]]
@@ -77,6 +81,8 @@ def _address(action: Action) -> Address:
         return ("contact", action.key_field, action.create, action.list_id)
     if type(action) is AddToList:
         return ("list", action.key_field, action.list_id)
+    if type(action) is RemoveFromList:
+        return ("remove", action.key_field, action.list_id)
     assert type(action) is TriggerEvent  # noqa: S101 - the last kind of action
     return ("event", action.key_field, action.event_id)
 
@@ -102,7 +108,7 @@ def _end_by_count(group: Calls, start: int) -> int:
             if action.key in seen:
                 if type(action) is TriggerEvent:
                     return end  # each contact once: a person's second event is a request of its own
-            elif len(seen) == (MAX_LIST_CONTACTS if type(action) is AddToList else MAX_CONTACTS):
+            elif len(seen) == (MAX_LIST_CONTACTS if type(action) in _OF_LISTS else MAX_CONTACTS):
                 return end
             else:
                 seen.add(action.key)
@@ -131,10 +137,10 @@ def _request(actions: Sequence[Action]) -> Request:
     first = actions[0]
     if type(first) is UpsertContact:
         return _upsert(first, [action for action in actions if type(action) is UpsertContact])
-    if type(first) is AddToList:
+    if isinstance(first, (AddToList, RemoveFromList)):
         keys = list(dict.fromkeys(action.key for action in actions))
         body = {"key_id": first.key_field, "external_ids": keys}
-        return Request("POST", f"contactlist/{first.list_id}/add", body)
+        return Request("POST", f"contactlist/{first.list_id}/{_OF_LISTS[type(first)]}", body)
     assert type(first) is TriggerEvent  # noqa: S101 - the last kind of action
     rows = [_event_row(action) for action in actions]
     of_rows = rows[0] if len(rows) == 1 else {"contacts": rows}

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
+from emarsys_cdp.store.keys import shard
+from emarsys_cdp.store.outbox import EffectRef
 from emarsys_cdp.store.record import HEADER_BYTES
 
 
@@ -17,7 +19,8 @@ class TimedStore:
     """
     A `Store` over another one. *clock* gives the time of the timeline in ms.
 
-    Whatever is written through it must be written through it alone.
+    A timer goes with its record; effects stay until everything is removed. Whatever is written through it must be
+    written through it alone.
     """
 
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:
@@ -25,18 +28,33 @@ class TimedStore:
         self._clock = clock
         self._pids: dict[str, int | None] = {}
         self._names: dict[str, int | None] = {}
+        self._effects: set[EffectRef] = set()
+        self._wakes: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Return what the other store does."""
         return getattr(self._store, name)
 
     async def commit(self, commits: Sequence[Commit]) -> list[bool]:
-        """Write records, and note when they expire."""
+        """Write records, and note when they expire, and the effects."""
         done = await self._store.commit(commits)
         for one, written in zip(commits, done, strict=True):
             if written:
                 self._pids[one.pid] = self._end(one.lifetime)
+                self._note_wake(one)
+                self._effects.update(EffectRef(shard(one.pid), posting.id) for posting in one.postings)
         return done
+
+    def _note_wake(self, commit: Commit) -> None:
+        if commit.wake == 0 or not commit.record:
+            self._wakes.pop(commit.pid, None)
+        elif commit.wake is not None:
+            self._wakes[commit.pid] = commit.wake
+
+    def next_wake(self, until: int) -> tuple[int, list[str]] | None:
+        """Return the earliest time (ms) at which somebody is to be looked at, and whom; None: nobody until then."""
+        first = min(self._wakes.values(), default=until + 1)
+        return None if first > until else (first, [pid for pid, wake in self._wakes.items() if wake == first])
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Set rows, and note when they expire."""
@@ -57,6 +75,8 @@ class TimedStore:
     async def remove_all(self) -> None:
         """Remove everything that was written."""
         await self._remove(self._pids, self._names)
+        await self._store.remove_effects(list(self._effects))
+        self._effects.clear()
 
     async def _remove(self, pids: Iterable[str], names: Iterable[str]) -> None:
         pids, names = list(pids), list(names)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from emarsys_cdp.store.outbox import EffectRef, Posting, Settlement, StoredEffect
 from emarsys_cdp_hooks import RetryLater
 
 STUB_SECONDS = 3600
@@ -51,7 +52,8 @@ class Commit(Struct, frozen=True, gc=False):
     A profile record to write, if the stored one still has the revision *expected* (0: there is none).
 
     *stub*: nobody names the record yet; it disappears after `STUB_SECONDS` unless it is written again. *seconds*: how
-    long it stays, 0 for ever. An empty *record* removes it.
+    long it stays, 0 for ever. An empty *record* removes it. *wake*: when the person is to be looked at (ms), 0 never,
+    None as before. *postings* are effects to add.
     """
 
     pid: str
@@ -59,6 +61,8 @@ class Commit(Struct, frozen=True, gc=False):
     record: bytes
     stub: bool = False
     seconds: int = 0
+    wake: int | None = None
+    postings: tuple[Posting, ...] = ()
 
     @property
     def lifetime(self) -> int:
@@ -77,6 +81,20 @@ class Claim(Struct, frozen=True):
     old: bytes | None
     new: bytes
     seconds: int = 0
+
+
+class Publication(Struct, frozen=True):
+    """
+    A document to put on a *shelf* under a *name*, if the one there still has the revision *expected* (0: none).
+
+    It stays for ever. Revisions are positive.
+    """
+
+    shelf: str
+    name: str
+    expected: int
+    revision: int
+    content: bytes
 
 
 class Store(Protocol):
@@ -114,6 +132,18 @@ class Store(Protocol):
         """Set a cell if its content is still *old* (None: there is none); tell whether it was set."""
         ...
 
+    async def publish(self, publication: Publication) -> bool:
+        """Put a document on a shelf by compare-and-set on its revision; tell whether it was put there."""
+        ...
+
+    async def read_shelf(self, shelf: str) -> dict[str, int]:
+        """Return the revisions of the documents on a shelf by their names."""
+        ...
+
+    async def read_published(self, shelf: str, name: str) -> bytes | None:
+        """Return a document of a shelf, None when there is none of this name."""
+        ...
+
     async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
         """Take names for a time, unless somebody else has them; tell for each whether *holder* has it now."""
         ...
@@ -145,6 +175,90 @@ class Store(Protocol):
 
     async def seconds_left(self, names: Sequence[str]) -> list[int | None]:
         """Return how long identifier rows stay, None for ever or when that is not known."""
+        ...
+
+    async def due_timers(self, shards: Sequence[int], now: int, limit: int, again: int) -> list[str]:
+        """
+        Return profiles of some shards whose timers are due, at most *limit* of each shard.
+
+        Their timers are set to *again* (ms), so that nobody else gets them before; a commit sets them anew.
+        """
+        ...
+
+    async def drop_timers(self, pids: Sequence[str], again: int) -> None:
+        """Remove the timers of profiles that are gone, those that still are at *again*."""
+        ...
+
+    async def count_timers(self) -> int:
+        """Return how many timers there are."""
+        ...
+
+    async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
+        """
+        Return effects of some shards that are to be sent by *now* (ms), at most *limit* of each shard.
+
+        The longest due of all of them comes first.
+        """
+        ...
+
+    async def lease_effects(
+        self, refs: Sequence[EffectRef], holder: str, now: int, until: int
+    ) -> list[StoredEffect | None]:
+        """
+        Lease effects until a time (ms); None for those that others have, or that are not there.
+
+        Those can be leased that wait and are to be sent by *now*, and those whose lease is over by then. A holder who
+        has one already does not get it a second time.
+        """
+        ...
+
+    async def settle_effects(self, settlements: Sequence[Settlement], now: int) -> list[bool]:
+        """
+        Note what became of leased effects; tell for each whether its holder still had it.
+
+        A lease that is over is still its holder's until somebody else takes the effect. Nobody holds it afterwards.
+        """
+        ...
+
+    async def withdraw_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
+        """Withdraw effects that wait; tell for each whether it is withdrawn now. One that is not there is not."""
+        ...
+
+    async def hand_out(self, ref: EffectRef, job: str, now: int) -> StoredEffect | None:
+        """
+        Give an effect to a job of the host: the first job that comes has it, and gets it again.
+
+        Return the effect as it is then - state `handed` with another job's holder when somebody else has it -, None
+        when there is none. A waiting or leased one is taken from the queue.
+        """
+        ...
+
+    async def requeue_effects(self, refs: Sequence[EffectRef], now: int) -> list[bool]:
+        """Let dead effects wait again, with no tries behind them; tell for each whether it waits now."""
+        ...
+
+    async def drop_effects(self, refs: Sequence[EffectRef], note: str, now: int) -> list[bool]:
+        """Make waiting effects dead, by hand; tell for each whether it is dead now."""
+        ...
+
+    async def read_effects(self, refs: Sequence[EffectRef]) -> list[StoredEffect | None]:
+        """Return effects as they are stored."""
+        ...
+
+    async def list_effects(self, state: str, shards: Sequence[int], limit: int) -> list[EffectRef]:
+        """
+        Return effects of some shards that are `QUEUED` or `DEAD`, the oldest first, at most *limit* of each shard.
+
+        A dead one whose time is over may still be listed; it is read as None.
+
+        Raises:
+            ValueError: *state* is another one; those are not listed.
+
+        """
+        ...
+
+    async def remove_effects(self, refs: Sequence[EffectRef]) -> None:
+        """Remove all that is known of effects, whatever their state."""
         ...
 
     async def size(self) -> int:

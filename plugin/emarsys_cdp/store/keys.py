@@ -12,6 +12,12 @@ row lives in the shard of its own hash.
 | `ecdp:{xxx}:x:<hash>` | string | something that workers share for a time: access tokens (sealed), rows of requests |
 | `ecdp:{xxx}:c:<hash>` | string | a small state that workers change together: budgets, fetches of tokens, spaces |
 | `ecdp:{xxx}:l:<hash>` | string | who sends something for a contact just now |
+| `ecdp:{xxx}:t` | sorted set | timers: profile ids by when they are to be looked at (ms) |
+| `ecdp:{xxx}:q` | sorted set | queue of the outbox: effect ids by when they are to be sent, or their lease ends (ms) |
+| `ecdp:{xxx}:d` | sorted set | dead effects: ids by when they died (ms) |
+| `ecdp:{xxx}:e:<id>` | hash | an effect: `outbox.py` |
+| `ecdp:{xxx}:d:<hash>` | hash | a shelf of documents by their names, for ever |
+| `ecdp:{xxx}:v:<hash>` | hash | the revisions of a shelf's documents |
 
 An identifier's hash is a keyed BLAKE2b of (space, kind, value), so no name holds personal data.
 """
@@ -88,6 +94,32 @@ def cell_key(name: str) -> str:
 def lease_key(name: str) -> str:
     """Return the key that tells who holds a name."""
     return f"{_TAGS[shard(name)]}l:{name}"
+
+
+def timers_key(number: int) -> str:
+    """Return the key of the timers of a shard."""
+    return f"{_TAGS[number]}t"
+
+
+def queue_key(number: int) -> str:
+    """Return the key of the effects of a shard that are to be sent."""
+    return f"{_TAGS[number]}q"
+
+
+def dead_key(number: int) -> str:
+    """Return the key of the dead effects of a shard."""
+    return f"{_TAGS[number]}d"
+
+
+def effect_key(number: int, effect: str) -> str:
+    """Return the key of an effect by its shard and id."""
+    return f"{_TAGS[number]}e:{effect}"
+
+
+def shelf_keys(name: str) -> tuple[str, str]:
+    """Return the keys of a shelf's revisions and of its documents, by the shelf's name, a hash."""
+    tag = _TAGS[shard(name)]
+    return f"{tag}v:{name}", f"{tag}d:{name}"
 
 
 def owned_by(pid: str) -> bytes:

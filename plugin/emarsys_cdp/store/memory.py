@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from emarsys_cdp.store import Claim, Commit
+from emarsys_cdp.store import Claim, Commit, Publication
+from emarsys_cdp.store.memory_outbox import MemoryOutbox
 from emarsys_cdp.store.record import HEADER_BYTES, header
 
 
-class MemoryStore:
+class MemoryStore(MemoryOutbox):
     """A `Store` in dictionaries. What is kept for some seconds elsewhere stays until the process ends."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.rows: dict[str, bytes] = {}
         self.records: dict[str, bytes] = {}
         self.kept: dict[str, bytes] = {}
         self.cells: dict[str, bytes] = {}
         self.leases: dict[str, tuple[str, float]] = {}
+        self.shelves: dict[str, dict[str, tuple[int, bytes]]] = {}
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of identifier rows."""
@@ -40,6 +43,7 @@ class MemoryStore:
             self.records[commit.pid] = commit.record
         else:
             self.records.pop(commit.pid, None)
+        self._note(commit)
         return True
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
@@ -76,6 +80,22 @@ class MemoryStore:
             return False
         self.cells[name] = new
         return True
+
+    async def publish(self, publication: Publication) -> bool:
+        """Put a document on a shelf by compare-and-set on its revision."""
+        shelf = self.shelves.setdefault(publication.shelf, {})
+        if shelf.get(publication.name, (0, b""))[0] != publication.expected:
+            return False
+        shelf[publication.name] = publication.revision, publication.content
+        return True
+
+    async def read_shelf(self, shelf: str) -> dict[str, int]:
+        """Return the revisions of the documents on a shelf."""
+        return {name: revision for name, (revision, _) in self.shelves.get(shelf, {}).items()}
+
+    async def read_published(self, shelf: str, name: str) -> bytes | None:
+        """Return a document of a shelf."""
+        return self.shelves.get(shelf, {}).get(name, (0, None))[1]
 
     async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
         """Take names for a time, unless somebody else has them."""
@@ -120,7 +140,9 @@ class MemoryStore:
 
     async def size(self) -> int:
         """Return how many keys there are."""
-        return len(self.records) + len(self.rows) + len(self.kept) + len(self.cells) + len(self.leases)
+        people = len(self.records) + len(self.rows)
+        shared = len(self.kept) + len(self.cells) + len(self.leases)
+        return people + shared + sum(map(bool, self.timers.values())) + sum(map(len, self.effects.values()))
 
     async def ping(self) -> None:
         """Answer."""

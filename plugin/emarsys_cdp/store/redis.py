@@ -5,12 +5,24 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
+from emarsys_cdp.store import CELL_SECONDS, Claim, Commit, Publication
 from emarsys_cdp.store.address import read_address
-from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
+from emarsys_cdp.store.keys import (
+    PEOPLE,
+    RECORDS,
+    REMEMBERED,
+    cell_key,
+    kept_key,
+    lease_key,
+    record_key,
+    row_key,
+    shelf_keys,
+)
 from emarsys_cdp.store.record import header
+from emarsys_cdp.store.redis_outbox import SCRIPTS, RedisOutbox
 from emarsys_cdp.store.scripts import load
 from emarsys_cdp.store.topology import Topology
+from emarsys_cdp.store.wire import Command
 
 _SCAN_COUNT = 1000
 
@@ -26,18 +38,20 @@ def _ttl(seconds: int) -> bytes:
     return b"$%d\r\n%d\r\n" % (len(str(seconds)), seconds)
 
 
-class RedisStore:
+class RedisStore(RedisOutbox):
     """A `Store` in the servers of a Redis URL."""
 
     def __init__(self, url: str) -> None:
         self._target = lru_cache(REMEMBERED)(self._make_target)
-        scripts = {name: load(name) for name in ("commit", "claim", "swap", "lease", "release")}
+        names = ("commit", "claim", "swap", "lease", "release", "publish", *SCRIPTS)
+        scripts = {name: load(name) for name in names}
         self._commit_sha, self._claim_sha = scripts["commit"].sha.encode(), scripts["claim"].sha
         self._swap_sha, self._lease_sha, self._release_sha = (
             scripts[name].sha for name in ("swap", "lease", "release")
         )
+        self._publish_sha = scripts["publish"].sha
         setup = [("SCRIPT", "LOAD", script.source) for script in scripts.values()]
-        self._topology = Topology(read_address(url), setup)
+        super().__init__(Topology(read_address(url), setup), {name: scripts[name].sha for name in SCRIPTS})
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of identifier rows."""
@@ -53,12 +67,15 @@ class RedisStore:
     async def commit(self, commits: Sequence[Commit]) -> list[bool]:
         """Write records by compare-and-set on their revision."""
         keys: list[str] = []
-        commands: list[bytes] = []
+        commands: list[Command] = []
         for commit in commits:
             key, command = self._target(commit.pid)
+            keys.append(key)
+            if commit.wake is not None or commit.postings or not commit.record:
+                commands.append(self._posting(key, commit))
+                continue
             expected = header(commit.expected) if commit.expected else b""
             ttl = _ttl(commit.lifetime) if commit.stub or commit.seconds else _NO_TTL
-            keys.append(key)
             commands.append(_COMMIT % (command, len(expected), expected, len(commit.record), commit.record, ttl))
         return [reply == 1 for reply in await self._topology.run(keys, commands)]
 
@@ -98,6 +115,26 @@ class RedisStore:
         key = cell_key(name)
         command = ("EVALSHA", self._swap_sha, 1, key, old or b"", new, CELL_SECONDS)
         return bool((await self._topology.run([key], [command]))[0] == 1)
+
+    async def publish(self, publication: Publication) -> bool:
+        """Put a document on a shelf by compare-and-set on its revision."""
+        one, (revisions, documents) = publication, shelf_keys(publication.shelf)
+        words = (_encoded(one.name), one.expected, one.revision, one.content)
+        command = ("EVALSHA", self._publish_sha, 2, revisions, documents, *words)
+        return bool((await self._topology.run([revisions], [command]))[0] == 1)
+
+    async def read_shelf(self, shelf: str) -> dict[str, int]:
+        """Return the revisions of the documents on a shelf."""
+        key, _ = shelf_keys(shelf)
+        (found,) = await self._topology.run([key], [("HGETALL", key)])
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode("utf-8", "surrogatepass"): int(revision) for name, revision in pairs}
+
+    async def read_published(self, shelf: str, name: str) -> bytes | None:
+        """Return a document of a shelf."""
+        _, key = shelf_keys(shelf)
+        (content,) = await self._topology.run([key], [("HGET", key, _encoded(name))])
+        return content  # type: ignore[no-any-return]
 
     async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
         """Take names for a time, unless somebody else has them."""
@@ -169,6 +206,10 @@ class RedisStore:
     async def close(self) -> None:
         """Close the connections."""
         self._topology.close()
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def _kind_and_name(key: str) -> tuple[str, str]:

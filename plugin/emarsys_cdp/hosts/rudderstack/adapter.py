@@ -24,13 +24,18 @@ from emarsys_cdp.hosts.rudderstack.decode import (
     read_message,
 )
 from emarsys_cdp.hosts.rudderstack.dynamic_config import resolve
-from emarsys_cdp.pipeline import Answer, Pipeline
+from emarsys_cdp.outbox.handing import Ask, Handing, is_ask, read_ask
+from emarsys_cdp.pipeline import Answer, Pipeline, Subject
 from emarsys_cdp.spaces import Spaces
 from emarsys_cdp.store import StoreUnavailable
 from emarsys_cdp.values.times import parse_time, parse_usual_time
 from emarsys_cdp_hooks import Call, Filtered, Postponed, Refused, RetryLater, StopAndFix
 
 _log = structlog.get_logger("emarsys_cdp.rudderstack")
+
+
+ROUTER, PROCESSOR = "router", "processor"
+"""Stages at which the host has calls transformed."""
 
 
 class NeedsWhole(Exception):
@@ -41,13 +46,25 @@ Settled = dict[int, Refused | Filtered | Postponed]
 
 
 class _Group:
-    """The jobs of one request that are for the same destination, and its space."""
+    """The jobs of one request for the same destination, and its space; *asks* are those that hand effects back."""
 
     def __init__(self, space: CompiledSpace, destination: Destination) -> None:
         self.space = space
         self.destination = destination
         self.calls: list[Call] = []
+        self.asks: list[tuple[Call, Ask]] = []
         self.alone: set[int] = set()
+
+    def singles(self) -> list[_Group]:
+        """Return a group for each of the jobs."""
+        groups = []
+        for call in self.calls:
+            groups.append(_Group(self.space, self.destination))
+            groups[-1].calls = [call]
+        for ask in self.asks:
+            groups.append(_Group(self.space, self.destination))
+            groups[-1].asks = [ask]
+        return groups
 
 
 class RudderStack:
@@ -63,6 +80,7 @@ class RudderStack:
         spaces: Spaces,
         pairings: Pairings,
         directory: Directory,
+        handing: Handing,
         clock: Callable[[], int],
         *,
         whole: bool = False,
@@ -70,6 +88,7 @@ class RudderStack:
         self._pipeline = pipeline
         self._pairings = pairings
         self._directory = directory
+        self._handing = handing
         self._whole = whole
         self._partial: PartialReader | None = None
         self._spaces = spaces
@@ -97,7 +116,7 @@ class RudderStack:
         jobs = decode(body, array=False)
         made = [job for job in jobs if job.error is None and is_request(job.message)]
         numbers = {job.index for job in made}
-        groups, settled = self._groups([job for job in jobs if job.index not in numbers])
+        groups, settled = self._groups([job for job in jobs if job.index not in numbers], ROUTER)
         return encode.encode([*map(encode.passed_output, made), *await self._route(jobs, groups, settled)])
 
     async def processor(self, body: bytes) -> bytes:
@@ -120,7 +139,7 @@ class RudderStack:
         for index, decision in settled.items():
             if isinstance(decision, Postponed):
                 raise RetryLater(decision.reason)
-            outputs[index] = [encode.settled_output(jobs[index], decision, "processor")]
+            outputs[index] = [encode.settled_output(jobs[index], decision, PROCESSOR)]
         return encode.encode([output for job in jobs for output in outputs[job.index]])
 
     async def _route(self, jobs: Sequence[Job], groups: Sequence[_Group], settled: Settled) -> list[dict[str, Any]]:
@@ -130,7 +149,8 @@ class RudderStack:
             try:
                 answers = await self._process(group, merge=True)
             except RetryLater as error:
-                settled |= {call.index: Postponed(str(error)) for call in group.calls}
+                every = [*group.calls, *(call for call, _ in group.asks)]
+                settled |= {call.index: Postponed(str(error)) for call in every}
                 continue
             for answer in answers:
                 settled |= answer.settled
@@ -139,7 +159,7 @@ class RudderStack:
                     for outgoing in answer.outgoing
                 ]
                 await self._pair(group, answer, jobs)
-        return outputs + [encode.settled_output(jobs[index], decision, "router") for index, decision in settled.items()]
+        return outputs + [encode.settled_output(jobs[index], decision, ROUTER) for index, decision in settled.items()]
 
     async def _pair(self, group: _Group, answer: Answer, jobs: Sequence[Job]) -> None:
         """Keep which row is of which job, for a host that hands the requests back to us for sending."""
@@ -165,15 +185,16 @@ class RudderStack:
         decoded again, step by step.
         """
         jobs = None if self._partial is None else self._partial.jobs(body, array=array)
+        stage = PROCESSOR if array else ROUTER
         if jobs is not None:
             try:
-                return jobs, *self._groups(jobs)
+                return jobs, *self._groups(jobs, stage)
             except NeedsWhole:
                 pass
         jobs = decode(body, array=array)
-        return jobs, *self._groups(jobs)
+        return jobs, *self._groups(jobs, stage)
 
-    def _groups(self, jobs: Sequence[Job]) -> tuple[list[_Group], Settled]:
+    def _groups(self, jobs: Sequence[Job], stage: str) -> tuple[list[_Group], Settled]:
         """
         Return the jobs' calls by space; jobs that cannot be processed are settled.
 
@@ -210,10 +231,31 @@ class RudderStack:
                     group = groups[key] = _Group(space, destination)
             received = metadata.receivedAt
             arrival = None if received is None else parse_usual_time(received)
-            group.calls.append(make_call(job.index, message, _arrival(message, now) if arrival is None else arrival))
+            call = make_call(job.index, message, _arrival(message, now) if arrival is None else arrival)
             if metadata.dontBatch:
                 group.alone.add(job.index)
+            if is_ask(message):
+                self._ask(group, job, call, stage, settled)
+            else:
+                group.calls.append(call)
         return list(groups.values()), settled
+
+    def _ask(self, group: _Group, job: Job, call: Call, stage: str, settled: Settled) -> None:
+        """
+        Add a job that hands an effect back to its group, or settle it.
+
+        A job has the same number whenever the host asks again. The router counts otherwise than the processor, and two
+        installations may come to the same number, but not for the same workspace.
+        """
+        if isinstance(job.message, dict):
+            raise NeedsWhole
+        metadata = job.metadata
+        name = "" if metadata is None else f"{stage}/{metadata.workspaceId or ''}/{metadata.jobId}"
+        ask = read_ask(call.message, name)
+        if isinstance(ask, Ask):
+            group.asks.append((call, ask))
+        else:
+            settled[job.index] = ask
 
     def _read(
         self, job: Job, destination: Destination, known: dict[int, CompiledSpace | Refused | Postponed]
@@ -280,20 +322,36 @@ class RudderStack:
         alone = frozenset(group.alone)
         try:
             await self._directory.seen(group.space.id, group.space.credentials)
-            return [await self._pipeline.process(group.space, group.calls, merge=merge, alone=alone)]
+            handed = [await self._handed(group, merge=merge)] if group.asks else []
+            if handed and not group.calls:
+                return handed
+            return [*handed, await self._pipeline.process(group.space, group.calls, merge=merge, alone=alone)]
         except RetryLater:
             raise
         except Exception as error:  # noqa: BLE001 - a fault of ours must not cost the other calls
-            _log.exception("batch_failed", space=group.space.id, calls=len(group.calls))
-            if len(group.calls) == 1:
+            every = [*group.calls, *(call for call, _ in group.asks)]
+            _log.exception("batch_failed", space=group.space.id, calls=len(every))
+            if len(every) == 1:
                 reason = f"a fault of emarsys-cdp ({type(error).__name__}); its log says more"
-                return [Answer((), {group.calls[0].index: Postponed(reason)})]
+                return [Answer((), {every[0].index: Postponed(reason)})]
         answers: list[Answer] = []
-        for call in group.calls:
-            single = _Group(group.space, group.destination)
-            single.calls = [call]
+        for single in group.singles():
             answers += await self._process(single, merge=merge)
         return answers
+
+    async def _handed(self, group: _Group, *, merge: bool) -> Answer:
+        """Return the requests of effects that the host hands back, and what becomes of the jobs that have none."""
+        space = group.space
+        decisions = await self._handing.hand(space.id, space.create == "always", [ask for _, ask in group.asks])
+        found = [(call, decision) for (call, _), decision in zip(group.asks, decisions, strict=True)]
+        actions = [(call.index, decision) for call, decision in found if isinstance(decision, tuple)]
+        settled = {call.index: decision for call, decision in found if not isinstance(decision, tuple)}
+        outgoing = await self._pipeline.requests(space, actions, merge=merge, alone=frozenset(group.alone))
+        calls = {call.index: call for call, _ in group.asks}
+        subjects = {
+            index: Subject(calls[index], tuple([one.key for one in of_call]), None) for index, of_call in actions
+        }
+        return Answer(outgoing, settled, lambda: subjects)
 
 
 def _arrival(message: dict[str, Any], now: int) -> int:
