@@ -171,7 +171,7 @@ def test_an_emarsys_that_is_gone_is_waited_for(emarsys: Emarsys) -> None:
             waits.append(await outbox.wait_for(one))
         return waits, (await outbox.read(one)).state
 
-    waits, state = run(emarsys, steps, token_url="http://127.0.0.1:9/token")
+    waits, state = run(emarsys, steps, api_base="http://127.0.0.1:9/api")
 
     assert state == WAITING
     assert waits[0] < 10
@@ -221,11 +221,11 @@ def test_one_bad_row_costs_only_itself(emarsys: Emarsys) -> None:
 
 
 def test_what_follows_a_failure_stops_with_it(emarsys: Emarsys, make_store: MakeStore) -> None:
-    """An action with `onError: stop` takes those behind it along; without it they go on, and other passages always do."""
+    """An action with `onError: stop` takes those behind it along; other passages, and actions without it, go on."""
     bad = {"eventId": "77"}
     stopping = [
         effect(n, 1, number=n, passage="a", stops=True, options=bad if n == 1 else {"eventId": "9001"}) for n in (1, 2)
-    ]  # noqa: E501
+    ]
     going = [effect(n, 2, number=n, passage="b", options=bad if n == 3 else {"eventId": "9001"}) for n in (3, 4)]
     apart = effect(5, 1)
 
