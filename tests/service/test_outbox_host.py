@@ -75,7 +75,7 @@ async def by_gateway(
     """Run a service whose effects go to a gateway, and a host that asks it for transforms."""
     gateway = Gateway()
     async with listening(gateway, "127.0.0.1", 0) as url:
-        ingestion = {"ingest_url": url, "ingest_write_key": Secret(keys)}
+        ingestion: dict[str, Any] = {"ingest_url": url, "ingest_write_key": Secret(keys)}
         async with sending(emarsys, store or MemoryStore(), **ingestion, **settings) as outbox:
             app = make_app(outbox.service)
             app._service = outbox.service  # without its lifespan: the sender looks when a test says so
@@ -468,7 +468,7 @@ def test_an_ingestion_that_is_gone_is_waited_for(emarsys: Emarsys) -> None:
         return stored.state, stored.note
 
     async def main() -> tuple[str, str]:
-        ingestion = {"ingest_url": "http://127.0.0.1:9", "ingest_write_key": Secret(KEY)}
+        ingestion: dict[str, Any] = {"ingest_url": "http://127.0.0.1:9", "ingest_write_key": Secret(KEY)}
         async with sending(emarsys, MemoryStore(), **ingestion) as outbox:
             return await steps(outbox)
 
