@@ -104,8 +104,8 @@ def drop_command(ids: tuple[str, ...], every: bool, space: str | None, as_json: 
     """
     Give up effects that wait.
 
-    They are dead then, and `retry` takes that back. What is being sent, or may have been taken, cannot be given up: exit
-    code 1 when that is so for one of them.
+    They are dead then, and `retry` takes that back. What is being sent, or may have been taken, cannot be given up:
+    exit code 1 when that is so for one of them.
     """
     _change(ids, every, space, as_json, False, "dropped", "is dead", "are dead")
 

@@ -142,7 +142,7 @@ class OutboxSender:
         return len(free)
 
     async def _due(self) -> list[EffectRef]:
-        """Return effects that are due, all of those of a shard or none: where many are, it is the turn of some shards."""
+        """Return effects that are due, all of a shard or none: where many are, it is the turn of some shards."""
         now = self._clock()
         by_shard: dict[int, list[EffectRef]] = {}
         for ref in await self._store.queued(self._shards(), now, GLANCE):
