@@ -13,12 +13,15 @@ from pluggy import HookspecMarker
 
 from emarsys_cdp_hooks.types import (
     Action,
+    ActionKind,
     Call,
+    DataType,
     Decision,
     Delivery,
     FieldType,
     Identifiers,
     Json,
+    Operator,
     Profile,
     Refused,
     Space,
@@ -32,6 +35,24 @@ hookspec = HookspecMarker("emarsys_cdp")
 @hookspec
 def emarsys_cdp_field_types() -> Sequence[FieldType]:
     """List the Emarsys field types that this extension adds; asked once, at the start."""
+    raise NotImplementedError
+
+
+@hookspec
+def emarsys_cdp_data_types() -> Sequence[DataType]:
+    """List the types of data maps that this extension adds; asked at the start."""
+    raise NotImplementedError
+
+
+@hookspec
+def emarsys_cdp_operators() -> Sequence[Operator]:
+    """List the comparisons of rules that this extension adds; asked at the start."""
+    raise NotImplementedError
+
+
+@hookspec
+def emarsys_cdp_actions() -> Sequence[ActionKind]:
+    """List what rules can do in Emarsys by this extension; asked at the start."""
     raise NotImplementedError
 
 

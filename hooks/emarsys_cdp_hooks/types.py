@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from msgspec import Struct
@@ -206,4 +206,67 @@ class FieldType(Struct, frozen=True):
 
     name: str
     convert: Callable[[Value, str], Json]
+    description: str = ""
+
+
+class DataType(Struct, frozen=True):
+    """
+    A type of data maps.
+
+    *name* is what a data map writes in `type`. *like* is the built-in type (string, numeric, boolean, date, list) whose
+    form its values have and whose operators rules use with it. *read* gets what the path found and the space's time
+    zone and returns the value, None for what does not fit; it may also raise ValueError with what would be right.
+    """
+
+    name: str
+    like: str
+    read: Callable[[Json, str], Value]
+    description: str = ""
+
+
+class Operator(Struct, frozen=True):
+    """
+    A comparison that criteria of rules may use as `op`, and with `not_` before its name.
+
+    *types* are the data types it is for. *holds* gets the value, what the criterion gives as `value`, and the time of
+    the call (ms since 1970 UTC); it is not asked about an absent value, for which the operator is false. *check* gets
+    what the criterion gives (None: nothing) when a document is read and raises ValueError with what would be right.
+    """
+
+    name: str
+    types: tuple[str, ...]
+    holds: Callable[[Value, Json, int], bool]
+    check: Callable[[Json], None] | None = None
+    description: str = ""
+
+
+class DueAction(Struct, frozen=True, kw_only=True):
+    """
+    An action of a rule that is due for one person.
+
+    *id* derives from the call that started the rule, so it is the same on every retry: use it as `trigger_id`.
+    *options* are the action's other members in the document, *data* the captured variables, *due* is when the rule let
+    it happen (ms since 1970 UTC). The contact is the one whose *key_field* is *key*.
+    """
+
+    id: str
+    key_field: str
+    key: str
+    options: Mapping[str, Json]
+    data: Mapping[str, Value]
+    due: int
+
+
+class ActionKind(Struct, frozen=True):
+    """
+    Something that a rule can do in Emarsys.
+
+    *name* is what an action of a rule writes in `do`. *build* returns what is sent, in the order of sending; the same
+    for the same argument. *check* gets the action's other members when a document is read and raises ValueError with
+    what would be right.
+    """
+
+    name: str
+    build: Callable[[DueAction], Sequence[Action]]
+    check: Callable[[Mapping[str, Json]], None] | None = None
     description: str = ""

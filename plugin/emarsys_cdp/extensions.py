@@ -20,17 +20,22 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.emarsys import batch
+from emarsys_cdp.extension_kinds import kinds_of
+from emarsys_cdp.rules.kinds import Kinds
 from emarsys_cdp.steps import contacts, identifiers, mapping, stock, validation
 from emarsys_cdp_hooks import (
     PROJECT,
     Action,
+    ActionKind,
     Call,
+    DataType,
     Decision,
     Delivery,
     FieldType,
     Filtered,
     Identifiers,
     Json,
+    Operator,
     Postponed,
     Profile,
     Refused,
@@ -135,6 +140,14 @@ class Steps:
             for step in self._steps("field_types")
             for one in _call(step, "field_types", {}) or ()
         ]
+
+    def kinds(self) -> Kinds:
+        """Return the operators, data types and actions that extensions add to rules."""
+        return kinds_of(self._added("operators"), self._added("data_types"), self._added("actions"))
+
+    def _added(self, hook: str) -> list[tuple[str, Any]]:
+        """Return what extensions list, each with the name of its extension."""
+        return [(step.name, one) for step in self._steps(hook) for one in _call(step, hook, {}) or ()]
 
     def enrich(self, space: Space, calls: Sequence[Call], now: int) -> Sequence[Call]:
         """Return the calls as extensions change them, one extension after the other."""
@@ -293,6 +306,9 @@ def _invoke(hook: str, step: _Step, arguments: dict[str, Any]) -> Any:
 
 _ELEMENTS: Mapping[str, tuple[type, ...]] = {
     "field_types": (FieldType,),
+    "operators": (Operator,),
+    "data_types": (DataType,),
+    "actions": (ActionKind,),
     "enrich_calls": (Call,),
     "drop_calls": (str, type(None)),
     "validate_calls": (Refused, type(None)),

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 
 from emarsys_cdp.identity.changes import identifiers, perhaps
 from emarsys_cdp.identity.joining import join, survivor
+from emarsys_cdp.identity.ruling import wake_change
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
@@ -274,7 +275,8 @@ class Merger:
     async def _write(self, known: Known, record: Record) -> Known | None:
         revision = next(self._revisions)
         seconds = self.lifetimes(record.space).of(record)
-        commit = Commit(known.pid, known.revision, pack(record, revision), seconds=seconds)
+        wake = wake_change(known.record, record)
+        commit = Commit(known.pid, known.revision, pack(record, revision), seconds=seconds, wake=wake)
         (done,) = await self._store.commit([commit])
         return Known(known.pid, revision, record) if done else None
 

@@ -30,7 +30,7 @@ from emarsys_cdp.round_changes import Changes
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.record import HEADER_BYTES, UnreadableRecord, header, profile
 from emarsys_cdp.worker_memory import Memory
-from emarsys_cdp.writing import UNPACKABLE, Writing, unwritable
+from emarsys_cdp.writing import UNPACKABLE, Notice, Writing, nobody_asks, unwritable
 from emarsys_cdp_hooks import Profile
 
 __all__ = ["UNPACKABLE", "Added", "Round", "find_outdated", "unwritable"]
@@ -75,6 +75,7 @@ class Round:
         revisions: Iterator[int],
         memory: Memory,
         merger: Merger,
+        notice: Notice = nobody_asks,
     ) -> None:
         self.entries = entries
         self._new_pid = new_pid
@@ -82,7 +83,7 @@ class Round:
         self._merger = merger
         self._reading = Reading(entries, memory)
         self._changes = Changes(self._reading, merger.namer)
-        self._writing = Writing(self._reading, self._changes, revisions, merger)
+        self._writing = Writing(self._reading, self._changes, revisions, merger, notice)
         self._held: set[str] = set()
         self._merges: dict[tuple[str, str], list[tuple[int, tuple[str, ...]]]] = {}
         self._resolutions: list[Resolution | Added | None] = []

@@ -17,9 +17,11 @@ from msgspec.structs import replace
 from emarsys_cdp.document.compile import CompiledSpace
 from emarsys_cdp.emarsys.signing import Signer, endpoint
 from emarsys_cdp.extensions import Steps
+from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.identity.entries import Entry, Previous
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.ruled_calls import asked_history, rule_call
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp_hooks import (
     Action,
@@ -98,8 +100,10 @@ class Pipeline:
         metrics: Metrics,
         clock: Callable[[], int],
         api_base: str,
+        first_seen: FirstSeen,
     ) -> None:
         self._steps = steps
+        self._first_seen = first_seen
         self._rounds = rounds
         self._namer = namer
         self._signer = signer
@@ -131,7 +135,9 @@ class Pipeline:
         identifiers = self._steps.identifiers(space, accepted)
         values = self._steps.values(space, accepted)
         unfit: dict[int, list[str]] = {}
-        entries = self._entries(space, accepted, identifiers, values, unfit)
+        seen = asked_history(space.rules, accepted, values)
+        firsts = await self._first_seen.of(space.id, seen) if seen else {}
+        entries = self._entries(space, accepted, identifiers, values, unfit, now, firsts)
         added = await self._rounds.add(entries)
         profiles = [one.profile for one in added]
         decisions = self._decide(space, accepted, identifiers, profiles, unfit, now)
@@ -179,14 +185,16 @@ class Pipeline:
         identifiers: Sequence[Identifiers],
         values: Sequence[Mapping[str, Any]],
         unfit: dict[int, list[str]],
+        now: int,
+        firsts: Mapping[str, int],
     ) -> list[Entry]:
         """
-        Return the calls as the users table takes them, each value with its version.
+        Return the calls as the users table takes them, each value with its version, and what rules make of them.
 
         Why values do not fit is added to *unfit* by the call's position.
         """
         entries: list[Entry] = []
-        space_id, policy = space.id, space.policy
+        space_id, policy, rules = space.id, space.policy, space.rules
         for call, ids, read in zip(calls, identifiers, values, strict=True):
             time, message_id = call.event_time, call.message_id
             stored: dict[str, StoredValue] = {}
@@ -196,7 +204,10 @@ class Pipeline:
                 else:
                     unfit.setdefault(len(entries), []).append(value.reason)
             previous = _previous(space, call, self._namer) if call.type == "alias" else None
-            entries.append(Entry(space_id, call.type, message_id, time, ids, stored, policy, previous))
+            fit = read if len(stored) == len(read) else {name: one.value for name, one in stored.items()}
+            ruled = None if rules is None else rule_call(rules, call, ids, fit, now, firsts)
+            entry = Entry(space_id, call.type, message_id, time, ids, stored, policy, previous, ruled=ruled)
+            entries.append(entry)
         return entries
 
     def _decide(

@@ -12,6 +12,7 @@ from emarsys_cdp.identity.entries import ANON, KEY, USER, Entry
 from emarsys_cdp.identity.folding import MAX_FORMER_KEYS, fold
 from emarsys_cdp.identity.picture import NOBODY
 from emarsys_cdp.identity.resolution import COUNT, QUARANTINE, RENEW, SHARE, Change, Resolution
+from emarsys_cdp.identity.ruling import with_rules
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.store.keys import Namer, owned_by
 from emarsys_cdp.store.record import Record
@@ -59,6 +60,8 @@ class Changes:
             owns_key=key_name is not None and owners[key_name] == pid,
         )
         after = self._special(_fitting(after, entry.policy.anon_limit), entry, resolution, pid)
+        if entry.ruled is not None or after.book is not None:
+            after = with_rules(before, after, entry.space, entry.ruled)
         if before is not None:
             self._evict(before, after, entry, pid)
         if after != before:

@@ -24,6 +24,7 @@ from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
 from emarsys_cdp.worker_memory import Memory
+from emarsys_cdp.writing import Notice, nobody_asks
 
 __all__ = ["Added", "Rounds"]
 
@@ -61,7 +62,7 @@ class Rounds:
 
     *namer* names identifier rows, *new_pid* makes profile ids, *jitter* spreads the tries of several workers,
     *first_revision* is a random number to count revisions from (without it, one is made of a profile id). *lifetimes*
-    tells how long the people of a space stay.
+    tells how long the people of a space stay. *notice* is told of people whom rules have looked at.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Rounds:
         jitter: Jitter,
         first_revision: int | None = None,
         lifetimes: LifetimesOf = usual,
+        notice: Notice = nobody_asks,
     ) -> None:
         self._store = store
         self._namer = namer
@@ -80,9 +82,14 @@ class Rounds:
         self._memory = Memory()
         self._revisions = count(_start(new_pid()) if first_revision is None else first_revision)
         self._merger = Merger(store, namer, self._revisions, lifetimes)
-        self._settler = Settler(store, self._memory, self._revisions, lifetimes)
+        self._settler = Settler(store, self._memory, self._revisions, lifetimes, notice)
+        self._notice = notice
         self._queue: deque[_Waiting] = deque()
         self._runner: asyncio.Task[None] | None = None
+
+    def forget(self, pid: str) -> None:
+        """Forget a person whom somebody else has written, which saves a lost try."""
+        self._memory.forget(pid)
 
     async def add(self, entries: Sequence[Entry]) -> list[Added]:
         """
@@ -139,11 +146,14 @@ class Rounds:
             settled = await self._settler.settle([entries[n] for n in known], list(known.values()))
             results |= zip(known, settled, strict=True)
         if others:
-            unsettled = Round([entries[n] for n in others], self._new_pid, self._revisions, memory, self._merger)
+            unsettled = self._unsettled([entries[n] for n in others])
             results |= zip(others, await unsettled.run(self._store), strict=True)
             for n, entry in zip(others, unsettled.entries, strict=True):
                 entries[n] = entry
         return [results[n] for n in range(len(entries))]
+
+    def _unsettled(self, entries: list[Entry]) -> Round:
+        return Round(entries, self._new_pid, self._revisions, self._memory, self._merger, self._notice)
 
     def _arrived(self, room: int) -> list[_Waiting]:
         """Return the next requests that fit, whole: at least one when there is one."""

@@ -14,11 +14,13 @@ from msgspec import Struct
 
 from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.identity.folding import fold
+from emarsys_cdp.identity.ruling import wake_change, with_rules
 from emarsys_cdp.one_round import UNPACKABLE, Added, find_outdated, unwritable
 from emarsys_cdp.store import Commit, Store
 from emarsys_cdp.store.lifetimes import LifetimesOf
 from emarsys_cdp.store.record import Record, pack, profile
 from emarsys_cdp.worker_memory import Memory, Remembered
+from emarsys_cdp.writing import Notice
 
 
 class _Person(Struct, gc=False, eq=False):
@@ -33,11 +35,14 @@ class _Person(Struct, gc=False, eq=False):
 class Settler:
     """Runs such rounds. *revisions* are the numbers of the records it writes, *lifetimes* says how long they stay."""
 
-    def __init__(self, store: Store, memory: Memory, revisions: Iterator[int], lifetimes: LifetimesOf) -> None:
+    def __init__(
+        self, store: Store, memory: Memory, revisions: Iterator[int], lifetimes: LifetimesOf, notice: Notice
+    ) -> None:
         self._store = store
         self._memory = memory
         self._revisions = revisions
         self._lifetimes = lifetimes
+        self._notice = notice
 
     async def settle(self, entries: Sequence[Entry], people: Sequence[Remembered]) -> list[Added | None]:
         """Return the result of each entry, None for those to be tried again. *people*: whose each entry is."""
@@ -66,13 +71,18 @@ class Settler:
                 continue
             times = self._lifetimes(record.space)
             seconds = times.reachable if record.key is not None else times.of(record)
-            commits.append(Commit(known.pid, known.revision, packed, seconds=seconds))
+            wake = wake_change(person.before, record)
+            if record.book is not None and record.book.wake:
+                seconds = 0
+            commits.append(Commit(known.pid, known.revision, packed, seconds=seconds, wake=wake))
             writing.append((person, revision))
         if not commits:
             return
         for (person, revision), done in zip(writing, await self._store.commit(commits), strict=True):
             if done:
                 person.known.revision, person.known.record = revision, person.record
+                if person.record.book is not None:
+                    self._notice(person.known.pid, person.record.book.wake)
             else:
                 self._memory.forget(person.known.pid)
                 person.added = None
@@ -109,6 +119,9 @@ def _folded(entries: Sequence[Entry], people: Sequence[Remembered]) -> list[_Per
             before = known.record
             assert before is not None  # noqa: S101 - else it would not be remembered
             person = persons[known.pid] = _Person(known, before, before)
-        person.record = fold(person.record, entry, owns_anon=ids.anon is not None, owns_key=ids.key is not None)
+        record = fold(person.record, entry, owns_anon=ids.anon is not None, owns_key=ids.key is not None)
+        if entry.ruled is not None or record.book is not None:
+            record = with_rules(person.record, record, entry.space, entry.ruled)
+        person.record = record
         of_entries.append(person)
     return of_entries

@@ -2,123 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import structlog
+from msgspec import structs
 
-from emarsys_cdp.credentials import read_credentials
+from emarsys_cdp.credentials import OAuth, Secret, read_credentials
 from emarsys_cdp.document.compile import CompiledSpace, Compiler
 from emarsys_cdp.document.lifetimes import lifetimes_of
-from emarsys_cdp.document.model import DEFAULT, Document
+from emarsys_cdp.document.model import DEFAULT
 from emarsys_cdp.document.stock import read_stock
+from emarsys_cdp.documents import Documents, Ruled
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.store.lifetimes import Lifetimes, usual
-from emarsys_cdp_hooks import EmarsysCdpError, InvalidDocument, Problem, RetryLater, StopAndFix
+from emarsys_cdp_hooks import EmarsysCdpError, RetryLater, StopAndFix
 
 MAX_SPACES = 4096
 """Compiled spaces kept; with dynamic settings one destination may have many."""
 
-DEFAULT_NAME = "default"
-"""`default.json` in the directory of documents serves every space without a file of its own."""
-
-_log = structlog.get_logger("emarsys_cdp.spaces")
-
-
-def read_document(path: Path, compiler: Compiler) -> Document:
-    """
-    Return the document in a file.
-
-    Raises:
-        InvalidDocument: it cannot be read, is no JSON, or has problems; all of them are listed.
-
-    """
-    try:
-        raw = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InvalidDocument(str(path), (Problem("file", f"cannot be read: {error.strerror}"),)) from error
-    except (ValueError, RecursionError) as error:
-        raise InvalidDocument(str(path), (Problem("file", f"is no JSON: {error}"),)) from error
-    return compiler.read(str(path), raw)
-
-
-class DocumentFiles:
-    """
-    Documents as `<space>.json` files in a directory, read again when they change.
-
-    A file that becomes invalid leaves the document of before in force, and the log says what is wrong.
-    """
-
-    def __init__(self, directory: Path, compiler: Compiler) -> None:
-        self._directory = directory
-        self._compiler = compiler
-        self._stamps: dict[str, tuple[int, int]] = {}
-        self._documents: dict[str, Document] = {}
-        self._invalid: set[str] = set()
-        self._looked = False
-        self.generation = 0
-
-    def __getitem__(self, space: str) -> Document | None:
-        """
-        Return the document of a space, None when it has none.
-
-        Raises:
-            RetryLater: its document was invalid when the service started, so nobody knows what was in force before.
-
-        """
-        for name in (space, DEFAULT_NAME):
-            if name in self._documents:
-                return self._documents[name]
-            if name in self._invalid:
-                raise RetryLater(f"the document {name}.json is invalid, and there is none of before: the log says why")
-        return None
-
-    def refresh(self) -> tuple[InvalidDocument, ...]:
-        """
-        Read what has changed since the last time; return the problems of invalid files.
-
-        Raises:
-            OSError: the directory cannot be read; all documents stay as they are.
-
-        """
-        problems: list[InvalidDocument] = []
-        first = not self._looked
-        os.listdir(self._directory)  # a directory that is gone is an error, not a directory without documents
-        self._looked = True
-        stamps = {path.stem: (path, stat) for path in sorted(self._directory.glob("*.json")) if (stat := _stat(path))}
-        for space, (path, stat) in stamps.items():
-            stamp = (stat.st_mtime_ns, stat.st_size)
-            if self._stamps.get(space) == stamp:
-                continue
-            self._stamps[space] = stamp
-            try:
-                self._documents[space] = read_document(path, self._compiler)
-            except InvalidDocument as error:
-                problems.append(error)
-                if first:
-                    self._invalid.add(space)
-                _log.error("document_refused", space=space, problems=[str(one) for one in error.problems])
-            else:
-                self.generation += 1
-                self._invalid.discard(space)
-                _log.info("document_loaded", space=space, rules=len(self._documents[space].rules))
-        for space in set(self._stamps) - set(stamps):
-            del self._stamps[space]
-            self._documents.pop(space, None)
-            self._invalid.discard(space)
-            self.generation += 1
-        return tuple(problems)
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    """Return the state of a visible file; an editor's lock is none, and a file may go away meanwhile."""
-    try:
-        return None if path.name.startswith(".") else path.stat()
-    except FileNotFoundError:
-        return None
+NOBODY: Final = OAuth("", Secret(""))
+"""Credentials of a space that was compiled before any call has come for it."""
 
 
 class SpaceLifetimes:
@@ -128,7 +32,7 @@ class SpaceLifetimes:
     A document that was invalid at the start takes no calls, so what is written there meanwhile stays as usual.
     """
 
-    def __init__(self, documents: DocumentFiles) -> None:
+    def __init__(self, documents: Documents) -> None:
         self._documents = documents
         self._generation = documents.generation
         self._known: dict[str, Lifetimes] = {}
@@ -145,20 +49,27 @@ class SpaceLifetimes:
 
     def _read(self, space: str) -> Lifetimes:
         try:
-            document = self._documents[space]
+            document = self._documents.document(space)
         except RetryLater:
             document = None
         return usual(space) if document is None else lifetimes_of(document.settings)
 
 
 class Spaces:
-    """The spaces of all destinations."""
+    """
+    The spaces of all destinations.
 
-    def __init__(self, compiler: Compiler, documents: DocumentFiles | None = None) -> None:
+    A document is compiled once, whatever destinations have it, beside the calls and before it comes into force.
+    """
+
+    def __init__(self, compiler: Compiler, documents: Documents | None = None) -> None:
         self._compiler = compiler
         self._documents = documents
-        self._generation = 0
         self._known: OrderedDict[tuple[str, bytes], CompiledSpace | str] = OrderedDict()
+        self._made_of: dict[tuple[str, bytes], Ruled | None] = {}
+        self._compiled: dict[int, tuple[Ruled, CompiledSpace]] = {}
+        if documents is not None:
+            documents.follow(self._of, self._renew)
 
     def get(self, space: str, host: str, fingerprint: bytes, settings: Mapping[str, Any]) -> CompiledSpace:
         """
@@ -166,29 +77,68 @@ class Spaces:
 
         Raises:
             StopAndFix: the settings are wrong; the message shows no secret.
-            RetryLater: the space's document has been invalid since the start.
+            RetryLater: nobody knows yet which document is in force.
 
         """
-        if self._documents is not None and self._documents.generation != self._generation:
-            self._generation = self._documents.generation
-            self._known.clear()
         key = (space, fingerprint)
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = self._make(space, host, settings)
+            ruled = None if self._documents is None else self._documents.get(space)
+            known = self._known[key] = self._make(space, host, settings, ruled)
+            self._made_of[key] = ruled
             if len(self._known) > MAX_SPACES:
-                self._known.popitem(last=False)
+                oldest, _ = self._known.popitem(last=False)
+                self._made_of.pop(oldest, None)
         if isinstance(known, str):
             raise StopAndFix(known)
         return known
 
-    def _make(self, space: str, host: str, settings: Mapping[str, Any]) -> CompiledSpace | str:
-        document = None if self._documents is None else self._documents[space]
+    def rules(self, space: str) -> RuleSet | None:
+        """
+        Return the rules of a space, None when it has none.
+
+        Raises:
+            RetryLater: nobody knows yet which document is in force.
+
+        """
+        ruled = None if self._documents is None else self._documents.get(space)
+        return None if ruled is None else self._of(ruled).rules
+
+    def _make(self, space: str, host: str, settings: Mapping[str, Any], ruled: Ruled | None) -> CompiledSpace | str:
         try:
             credentials = read_credentials(settings)
-            stock = read_stock(settings) if document is None else None
+            if ruled is not None:
+                return structs.replace(self._of(ruled), id=space, host=host, credentials=credentials)
+            stock = read_stock(settings)
             if stock is not None:
                 return self._compiler.compile_stock(space, host, stock, credentials)
-            return self._compiler.compile(space, host, document or DEFAULT, credentials)
+            return self._compiler.compile(space, host, DEFAULT, credentials)
         except EmarsysCdpError as error:
             return str(error)
+
+    def _of(self, ruled: Ruled) -> CompiledSpace:
+        """Return the space that a document makes, of nobody yet."""
+        known = self._compiled.get(id(ruled))
+        if known is None:
+            known = self._compiled[id(ruled)] = (ruled, self._compiler.compile("", "", ruled[0], NOBODY, ruled[1]))
+        return known[1]
+
+    def _renew(self) -> None:
+        """Give the documents that came into force to the spaces that are known."""
+        if self._documents is None:
+            return
+        for key in list(self._known):
+            self._renew_one(key, self._documents)
+        using = {id(ruled) for ruled in self._documents.everything()}
+        self._compiled = {number: one for number, one in self._compiled.items() if number in using}
+
+    def _renew_one(self, key: tuple[str, bytes], documents: Documents) -> None:
+        """Give a known space its document of now; one whose document is gone is made anew when it is called."""
+        ruled, known = documents.get(key[0]), self._known[key]
+        if ruled is self._made_of[key]:
+            return
+        if ruled is None or isinstance(known, str):
+            del self._known[key], self._made_of[key]
+            return
+        self._known[key] = structs.replace(self._of(ruled), id=known.id, host=known.host, credentials=known.credentials)
+        self._made_of[key] = ruled

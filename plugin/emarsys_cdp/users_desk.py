@@ -90,7 +90,7 @@ class UsersDesk:
             UnknownSpace: there is none, or there are several.
 
         """
-        spaces = await self._probable_spaces()
+        spaces = await self.probable_spaces()
         if len(spaces) == 1:
             return spaces[0]
         if not spaces:
@@ -98,7 +98,7 @@ class UsersDesk:
         more = f" and {len(spaces) - MAX_NAMED} more" if len(spaces) > MAX_NAMED else ""
         raise UnknownSpace(f"there are several spaces, name one of them: {', '.join(spaces[:MAX_NAMED])}{more}")
 
-    async def _probable_spaces(self) -> Sequence[str]:
+    async def probable_spaces(self) -> Sequence[str]:
         """Return the spaces that calls have come for; whether it is only one is asked of some of the people as well."""
         known = sorted(await self._known_spaces.read())
         some, _ = await self._store.step(START, STEP)

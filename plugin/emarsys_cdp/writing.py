@@ -12,6 +12,7 @@ from msgspec import Struct
 from emarsys_cdp.identity.changes import reserved, unreserved, without
 from emarsys_cdp.identity.entries import ANON, KEY, USER
 from emarsys_cdp.identity.resolution import TAKE
+from emarsys_cdp.identity.ruling import wake_change
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.reading import Reading
 from emarsys_cdp.round_changes import Changes
@@ -24,6 +25,14 @@ MAX_DETACHES = 20
 """Tries to take an identifier from a person whom other workers keep writing."""
 
 RANKS = (USER, KEY, ANON)
+
+Notice: TypeAlias = Callable[[str, int], None]
+"""Is told of a profile that was written, and when it is to be looked at (ms, 0 never)."""
+
+
+def nobody_asks(pid: str, wake: int) -> None:
+    """Do nothing with a notice: timers are found by the store too."""
+
 
 Taken: TypeAlias = dict[str, Callable[[Record], Record]]
 """Row names of identifiers that somebody does not have, with what takes them out of the record."""
@@ -43,12 +52,17 @@ def _as_it_is(record: Record) -> Record:
 
 
 class Packed(Struct, frozen=True, gc=False):
-    """A record as it is stored, its revision, whether it is a stub, and how long it stays (seconds)."""
+    """
+    A record as it is stored, its revision, whether it is a stub, and how long it stays (seconds).
+
+    *wake* is when the person is to be looked at (ms), None as before.
+    """
 
     revision: int
     stored: bytes
     stub: bool
     seconds: int
+    wake: int | None = None
 
 
 class Writing:
@@ -60,11 +74,14 @@ class Writing:
     be stored.
     """
 
-    def __init__(self, reading: Reading, changes: Changes, revisions: Iterator[int], merger: Merger) -> None:
+    def __init__(
+        self, reading: Reading, changes: Changes, revisions: Iterator[int], merger: Merger, notice: Notice
+    ) -> None:
         self._reading = reading
         self._changes = changes
         self._new_revisions = revisions
         self._merger = merger
+        self._notice = notice
         self._reserved: dict[str, Record] = {}
         self._detached: set[str] = set()
         self.claimed: set[str] = set()
@@ -89,6 +106,9 @@ class Writing:
             await self._remove_evicted(store)
         await self._detach(store)
         for pid, revision in written.items():
+            book = records[pid].book
+            if book is not None:
+                self._notice(pid, book.wake)
             if not records[pid].isolate:
                 memory.remember(pid, revision, records[pid])
         for pid in self._detached:
@@ -126,7 +146,9 @@ class Writing:
         for pid, record in records.items():
             revision = next(self._new_revisions)
             try:
-                packed[pid] = Packed(revision, pack(record, revision), record.stub, self._seconds(record))
+                stored = pack(record, revision)
+                wake = wake_change(self._changes.before.get(pid), record)
+                packed[pid] = Packed(revision, stored, record.stub, self._seconds(record), wake)
             except UNPACKABLE as error:
                 self.unwritable[pid] = unwritable(error)
         return packed
@@ -143,7 +165,9 @@ class Writing:
         if not packed:
             return {}
         known = self._reading.revisions
-        commits = [Commit(pid, known.get(pid, 0), one.stored, one.stub, one.seconds) for pid, one in packed.items()]
+        commits = [
+            Commit(pid, known.get(pid, 0), one.stored, one.stub, one.seconds, one.wake) for pid, one in packed.items()
+        ]
         done = zip(commits, await store.commit(commits), strict=True)
         written = {commit.pid: packed[commit.pid].revision for commit, ok in done if ok}
         self.lost |= packed.keys() - written.keys()

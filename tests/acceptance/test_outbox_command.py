@@ -16,7 +16,7 @@ from tests.support.outbox import Emarsys, effect, effect_id, key_of, ref_of, sen
 from tests.support.servers import flush
 from tests.support.world import SECRET
 
-from emarsys_cdp.outbox.effect import Effect
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.store.outbox import DEAD, LEASED, SENT, WAITING
 from emarsys_cdp.store.redis import RedisStore
 

@@ -11,8 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.support.app import ROUTER, by_job
@@ -34,6 +36,18 @@ workers.spreads_connections = lambda: False
 main()
 """
 """The command as it is on a system that does not spread connections over sockets."""
+
+ADMIN_TOKEN = "the admin token of these tests"  # noqa: S105 - it protects nothing
+SOON = 10.0
+"""Seconds in which a document is in force everywhere on a machine that does much else; it is one on a quiet one."""
+
+WITH_CITY = {
+    "dataMaps": [
+        {"name": "email", "path": "traits.email", "type": "string", "field": "3"},
+        {"name": "city", "path": "traits.city", "type": "string", "field": "11"},
+    ]
+}
+LIVES_IN_VIENNA = call("identify", userId="v", traits={"email": "v@example.com", "city": "Vienna"})
 
 NO_WORKER = """
 import sys
@@ -319,3 +333,29 @@ def test_two_services_do_not_share_a_port(start: Start) -> None:
 def test_wrong_numbers_of_workers(start: Start, workers: str) -> None:
     """A number that makes no sense is the caller's mistake: exit code 2."""
     assert start("--workers", workers).end() == 2
+
+
+def test_a_published_document_is_in_force_on_all_workers_and_no_call_is_lost(start: Start) -> None:
+    """While calls are in flight; each worker says so, and from then on every call is answered by the document."""
+    service = start("--workers", "2", EMARSYS_CDP_ADMIN_TOKEN=ADMIN_TOKEN)
+    with Load(service.url()).running() as load:
+        load.wait_for(SOME)
+        for revision in range(1, 4):
+            headers = {"Authorization": f"Bearer {ADMIN_TOKEN}", "If-Match": f'"{revision - 1}"'}
+            url = f"{service.url()}/api/v1/spaces/dest-1/document"
+            response = httpx.put(url, json=WITH_CITY, headers=headers, trust_env=False, timeout=LONGEST)
+            assert response.status_code == 200, response.text
+            answered = time.time()
+            for number in (2 * revision - 1, 2 * revision):
+                service.wait_for("document_loaded", number)
+            loaded = service.logged("document_loaded")[-2:]
+            load.wait_for(SOME)
+            assert {entry["worker"] for entry in loaded} == {1, 2}
+            assert {entry["revision"] for entry in loaded} == {revision}
+            assert max(datetime.fromisoformat(entry["timestamp"]).timestamp() for entry in loaded) - answered < SOON
+    outputs = [by_job(ROUTER, service.post(ROUTER, router_request([LIVES_IN_VIENNA])))[101][0] for _ in range(20)]
+
+    assert set(load.outcomes) == {"200"}
+    assert_nobody_is_lost(service, load)
+    rows = [output["batchedRequest"]["body"]["JSON"]["contacts"][0] for output in outputs]
+    assert rows == [{"3": "v@example.com", "11": "Vienna"}] * 20

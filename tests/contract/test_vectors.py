@@ -154,9 +154,9 @@ def _with_host(
         store = make_store()
         async with token_endpoint() as client:
             service = make_service(store, world=fixed_world(vector.now), client=client, **settings)
-            if service.documents is not None:
-                assert service.documents["dest-1"] is not None, "the document of the vector has problems"
             async with host_of(service) as host:
+                if vector.document is not None:
+                    assert service.documents.get("dest-1") is not None, "the document of the vector has problems"
                 await exchange(host, store)
 
     asyncio.run(run())

@@ -112,6 +112,10 @@ class Model:
         """Return the codes of all warnings so far."""
         return list(self.codes)
 
+    def is_needed(self, profile: Profile) -> bool:  # noqa: ARG002
+        """Tell whether somebody stays although his lifetime is over; who is in no rule does not."""
+        return False
+
     # A call
 
     def _read(self, message: Mapping[str, Json], arrival: int) -> Call:
@@ -426,7 +430,7 @@ class Model:
         self.now = max(self.now, now)
         for profile in list(self.live.values()):
             lives = None if profile.key else KNOWN_TTL if profile.user else self.rules.anonymous_ttl
-            if lives is not None and profile.changed + lives <= self.now:
+            if lives is not None and profile.changed + lives <= self.now and not self.is_needed(profile):
                 self._remove(profile)
         self.shared_since = {
             anon: since for anon, since in self.shared_since.items() if since + SHARED_TTL > self.now

@@ -15,8 +15,6 @@ from tests.support.requests import OAUTH_KEY, call, processor_request, router_re
 from tests.support.world import make_service
 
 from emarsys_cdp.service import app
-from emarsys_cdp.service.assembly import Service
-from emarsys_cdp.spaces import DocumentFiles
 from emarsys_cdp.store import Commit
 from emarsys_cdp.store.memory import MemoryStore
 
@@ -49,12 +47,6 @@ def settings(**lifetimes: str) -> str:
     return json.dumps({"settings": lifetimes})
 
 
-def files_of(service: Service) -> DocumentFiles:
-    """Return the service's documents."""
-    assert service.documents is not None
-    return service.documents
-
-
 def test_a_new_document_counts_from_the_next_call_on(tmp_path: Path) -> None:
     """And when it goes away, the default one is back."""
 
@@ -63,10 +55,10 @@ def test_a_new_document_counts_from_the_next_call_on(tmp_path: Path) -> None:
         async with host_of(service) as host:
             found = [await row(host)]
             write(tmp_path, document(EMAIL, CITY))
-            assert files_of(service).refresh() == ()
+            assert await service.documents.refresh() == ()
             found.append(await row(host))
             (tmp_path / "default.json").unlink()
-            assert files_of(service).refresh() == ()
+            assert await service.documents.refresh() == ()
             return [*found, await row(host)]
 
     assert asyncio.run(run()) == [BY_DEFAULT, WITH_CITY, BY_DEFAULT]
@@ -87,7 +79,7 @@ def test_lifetimes_count_from_the_next_call_on(tmp_path: Path) -> None:
             for number, text in enumerate((None, settings(reachableTtl="100d"), settings(reachableTtl="9w"))):
                 if text is not None:
                     write(tmp_path, text)
-                    assert files_of(service).refresh() == ()
+                    assert await service.documents.refresh() == ()
                 again = {**CALL, "messageId": f"m-{number}", "timestamp": f"2026-11-23T09:0{number}:00Z"}
                 await host.send(ROUTER, router_request([again], OAUTH_KEY, space="dest-1"))
 
@@ -121,7 +113,7 @@ def test_a_wrong_document_leaves_the_old_one_in_force(tmp_path: Path, text: str,
         service = make_service(MemoryStore(), rules_dir=tmp_path)
         async with host_of(service) as host:
             write(tmp_path, text)
-            (problem,) = files_of(service).refresh()
+            (problem,) = await service.documents.refresh()
             assert says in str(problem)
             assert str(tmp_path / "default.json") in str(problem)
             return await row(host)
@@ -137,7 +129,7 @@ def test_a_wrong_document_does_not_hold_back_the_others(tmp_path: Path) -> None:
         async with host_of(service) as host:
             write(tmp_path, "no JSON", "dest-1")
             write(tmp_path, document(EMAIL, CITY), "dest-2")
-            assert len(files_of(service).refresh()) == 1
+            assert len(await service.documents.refresh()) == 1
             return [await row(host, space) for space in ("dest-1", "dest-2")]
 
     assert asyncio.run(run()) == [BY_DEFAULT, WITH_CITY]
@@ -206,7 +198,7 @@ def test_a_document_that_is_wrong_from_the_start_holds_its_own_calls_back(tmp_pa
             held = await host.send(path, build([CALL], OAUTH_KEY))
             assert await row(host, "dest-2") == BY_DEFAULT
             write(tmp_path, document(EMAIL, CITY), "dest-1")
-            assert files_of(service).refresh() == ()
+            assert await service.documents.refresh() == ()
             return [held, await host.send(path, build([CALL], OAUTH_KEY))]
 
     held, mended = asyncio.run(run())

@@ -178,7 +178,9 @@ def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     directory: Path = tmp_path_factory.mktemp("documents")
     if request.param == "document":
         (directory / "default.json").write_bytes(read("demo/document.json"))
-    return make_service(MemoryStore(), rules_dir=directory)
+    service = make_service(MemoryStore(), rules_dir=directory)
+    asyncio.run(service.documents.refresh())
+    return service
 
 
 def answer(service: Service, path: str, body: bytes) -> tuple[int, bytes]:

@@ -11,8 +11,8 @@ import pytest
 import structlog
 from tests.support.outbox import EVERY_SHARD, Emarsys, Outbox, effect, effect_id, key_of, ref_of, sending
 
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.emarsys.fields import Field
-from emarsys_cdp.outbox.effect import Effect
 from emarsys_cdp.outbox.fates import UNCLEAR_WAITS
 from emarsys_cdp.outbox.sending import OutboxSender
 from emarsys_cdp.outbox.transport import Objection

@@ -18,7 +18,7 @@ from tests.support.requests import processor_request, router_request
 from tests.support.world import make_service
 
 from emarsys_cdp.credentials import Secret, parse_api_key
-from emarsys_cdp.outbox.effect import Effect
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.outbox.ingestion import call_of
 from emarsys_cdp.outbox.transport import Objection
 from emarsys_cdp.store import Store

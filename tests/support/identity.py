@@ -20,6 +20,7 @@ from emarsys_cdp.credentials import OAuth, Secret, Wsse
 from emarsys_cdp.document.compile import CompiledSpace, Compiler
 from emarsys_cdp.emarsys.signing import Signer
 from emarsys_cdp.extensions import Steps, build_plugin_manager
+from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.identity.entries import Entry
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
@@ -179,7 +180,10 @@ class RealTable:
 
     async def _request(self, call: Call, capture: _Capture) -> None:
         world, rounds = self._world, cast("Rounds", capture)
-        pipeline = Pipeline(world.steps, rounds, world.namer, self._signer, world.metrics, lambda: self._now, "")
+        firsts = FirstSeen(self.store, world.namer)
+        pipeline = Pipeline(
+            world.steps, rounds, world.namer, self._signer, world.metrics, lambda: self._now, "", firsts
+        )
         await pipeline.process(self._space, [make_call(0, call.message, call.arrival)])
 
     async def _result(self, entry: Entry, added: Added) -> str:

@@ -13,12 +13,12 @@ from tests.support.world import SECRET, counted_bytes, make_service
 
 from emarsys_cdp.credentials import parse_api_key
 from emarsys_cdp.delivery.directory import Directory
-from emarsys_cdp.outbox.effect import Effect, pack_effect, unpack_effect
+from emarsys_cdp.effect import Effect, pack_effect, unpack_effect
 from emarsys_cdp.outbox.sending import OutboxSender
 from emarsys_cdp.secrets import Seal, derive
-from emarsys_cdp.service.assembly import EVERY_SHARD, Service
+from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.store import Commit, Store
-from emarsys_cdp.store.keys import Namer, shard
+from emarsys_cdp.store.keys import SHARDS, Namer, shard
 from emarsys_cdp.store.outbox import EffectRef, Posting, StoredEffect
 from emarsys_cdp.store.record import header
 from emarsys_cdp.testing import FakeEmarsys
@@ -26,6 +26,8 @@ from emarsys_cdp.testing import FakeEmarsys
 SPACE: Final = "dest-1"
 WELCOME: Final = "9001"
 """The external event that a fake Emarsys has unless others are given."""
+
+EVERY_SHARD = tuple(range(SHARDS))
 
 
 def effect_id(number: int) -> str:

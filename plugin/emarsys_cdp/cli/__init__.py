@@ -17,6 +17,7 @@ from emarsys_cdp.cli.fake_emarsys import fake_emarsys_command
 from emarsys_cdp.cli.fake_host import fake_host_command
 from emarsys_cdp.cli.manifest import manifest_command
 from emarsys_cdp.cli.outbox import outbox_command
+from emarsys_cdp.cli.rules import rules_command
 from emarsys_cdp.cli.serve import serve_command
 from emarsys_cdp.cli.simulate import simulate_command
 from emarsys_cdp.cli.users import users_command
@@ -63,6 +64,7 @@ def main() -> None:
 for command in (demo_command, serve_command, check_command, manifest_command, fake_emarsys_command, fake_host_command):
     main.add_command(command)
 main.add_command(account_command)
+main.add_command(rules_command)
 main.add_command(simulate_command)
 main.add_command(users_command)
 main.add_command(outbox_command)

@@ -8,16 +8,18 @@ from itertools import count
 
 from msgspec import Struct
 
+from emarsys_cdp.documents import Documents
 from emarsys_cdp.extensions import build_plugin_manager
 from emarsys_cdp.merging import Merger
+from emarsys_cdp.publishing import Publisher
 from emarsys_cdp.secrets import derive, secret_of_directory
 from emarsys_cdp.service.assembly import World, build_compiler
 from emarsys_cdp.settings import PREFIX, Settings
-from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes
+from emarsys_cdp.shelf import Shelf
+from emarsys_cdp.spaces import SpaceLifetimes
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer
-from emarsys_cdp.store.lifetimes import usual
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_desk import UsersDesk
@@ -26,11 +28,12 @@ from emarsys_cdp_hooks import StopAndFix
 
 
 class Opened(Struct, frozen=True):
-    """The users table, opened: what answers questions about it, and what sweeps it."""
+    """The store, opened: what answers questions about its people, what sweeps them, what publishes documents."""
 
     store: Store
     desk: UsersDesk
     sweeper: Sweeper
+    publisher: Publisher
 
 
 @asynccontextmanager
@@ -49,12 +52,10 @@ async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda:
         store = await _open_store(settings, stack)
         given = settings.secret
         secret = secret_of_directory(settings.data_dir, world.random_bytes) if given is None else given.reveal()
-        documents = None
-        if settings.rules_dir is not None:
-            documents = DocumentFiles(settings.rules_dir, build_compiler(build_plugin_manager()))
-            documents.refresh()
-        namer = Namer(derive(secret, "identifiers"))
-        lifetimes = usual if documents is None else SpaceLifetimes(documents)
+        namer, compiler = Namer(derive(secret, "identifiers")), build_compiler(build_plugin_manager())
+        shelf = Shelf(store, namer)
+        documents = Documents(shelf, compiler, world.clock, settings.rules_dir, records=False)
+        lifetimes = SpaceLifetimes(documents)
         merger = Merger(store, namer, count(world.first_revision()), lifetimes)
         table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
         if not await table.knows_secret():
@@ -62,10 +63,10 @@ async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda:
                 f"the identifiers of this users table are not found by the secret: {PREFIX}SECRET, or the file "
                 f"{settings.data_dir / 'secret'}, must be what the service has that fills it"
             )
-        desk = UsersDesk(
-            table, store, namer, lambda space: None if documents is None else documents[space], world.clock, looked_at
-        )
-        yield Opened(store, desk, Sweeper(store, merger, world.worker()))
+        await documents.refresh()
+        desk = UsersDesk(table, store, namer, documents.document, world.clock, looked_at)
+        publisher = Publisher(shelf, documents, compiler, world.clock)
+        yield Opened(store, desk, Sweeper(store, merger, world.worker()), publisher)
 
 
 async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:

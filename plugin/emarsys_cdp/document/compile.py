@@ -8,18 +8,25 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from emarsys_cdp.credentials import Credentials
 from emarsys_cdp.document.lifetimes import read_lifetime, written
 from emarsys_cdp.document.model import DataMap, Document
 from emarsys_cdp.document.parts import Parts, parts_of
+from emarsys_cdp.document.rules import build_rules, rules_lint, rules_problems
 from emarsys_cdp.document.stock import StockMapping
+from emarsys_cdp.document.versions import Versions
 from emarsys_cdp.emarsys.field_types import check_writable, converter
 from emarsys_cdp.emarsys.fields import EMAIL_FIELD, Field, FieldCatalogue
 from emarsys_cdp.identity.entries import DEFAULT_POLICY, Policy
 from emarsys_cdp.identity.identifiers import Reader
+from emarsys_cdp.rules.findings import unknown
+from emarsys_cdp.rules.kinds import BUILT_IN, Kinds
+from emarsys_cdp.rules.operators import TYPES
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.validation import Check
-from emarsys_cdp.values.coerce import Coercion, coercion
+from emarsys_cdp.values.coerce import Coercion, coercion, to_string
 from emarsys_cdp.values.paths import Getter, compile_path, compile_trait
 from emarsys_cdp.values.times import zone
 from emarsys_cdp_hooks import FieldType, InvalidDocument, Json, Problem, Space, Value
@@ -47,7 +54,8 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
 
     *create* tells which calls may make contacts: always, identify, never. *stock* is set when the space keeps the
     meaning of RudderStack's stock Emarsys settings. *sent* has name, field and conversion of the data maps whose
-    values are sent in rows of contacts. *policy* says how the users table treats conflicts.
+    values are sent in rows of contacts. *policy* says how the users table treats conflicts. *rules* are those of the
+    document, None without any.
     """
 
     credentials: Credentials
@@ -58,15 +66,23 @@ class CompiledSpace(Space, frozen=True, kw_only=True):
     stock: StockMapping | None = None
     sent: tuple[tuple[str, str, Callable[[Value, str], Json]], ...] = ()
     policy: Policy = DEFAULT_POLICY
+    rules: RuleSet | None = None
 
 
 class Compiler:
-    """Checks and compiles documents with one catalogue of fields and one set of field types."""
+    """
+    Checks and compiles documents with one catalogue of fields and one set of field types.
 
-    def __init__(self, check: Check, catalogue: FieldCatalogue, types: Sequence[FieldType]) -> None:
+    *kinds* are the operators, data types and actions that extensions add.
+    """
+
+    def __init__(
+        self, check: Check, catalogue: FieldCatalogue, types: Sequence[FieldType], kinds: Kinds = BUILT_IN
+    ) -> None:
         self._check = check
         self._catalogue = catalogue
         self._types = {field_type.name: field_type for field_type in types}
+        self._kinds = replace(kinds, check_field=self.field, check_update=self._check_update)
 
     def read(self, source: str, raw: Any) -> Document:
         """
@@ -89,8 +105,9 @@ class Compiler:
         return document
 
     def _problems(self, document: Document) -> list[Problem]:
+        misplaced = _attempt("settings.timezone", lambda: zone(document.settings.timezone))
         found = [
-            *_attempt("settings.timezone", lambda: zone(document.settings.timezone)),
+            *misplaced,
             *_attempt("identity.primaryKey", lambda: compile_path(document.identity.primary_key)),
             *_attempt("identity.keyField", lambda: self.field_id(document.identity.key_field)),
         ]
@@ -107,10 +124,17 @@ class Compiler:
                         f"{data_map.name!r} is the name of dataMaps[{first}] too: names must differ",
                     )
                 )
-        return found
+        return found if misplaced else [*found, *rules_problems(document, self._kinds)]
+
+    def lint(self, document: Document) -> tuple[Problem, ...]:
+        """Return what is valid in a document that `read` accepted, and surely not meant."""
+        return rules_lint(document, self._kinds)
 
     def _map_problems(self, place: str, data_map: DataMap) -> list[Problem]:
         found = [*_attempt(f"{place}.path", lambda: compile_path(data_map.path))]
+        types = (*TYPES, *self._kinds.types)
+        if data_map.type not in types:
+            found.append(Problem(f"{place}.type", unknown(data_map.type, "data type", types)))
         if data_map.field is not None:
             found += _attempt(f"{place}.field", lambda: self.field(data_map.field or ""))
         if data_map.field_type is not None and data_map.field_type not in self._types:
@@ -140,8 +164,19 @@ class Compiler:
         """Return the id of the key field, which may also be Emarsys' own `id` or `uid`."""
         return str(name) if name in ("id", "uid") else self.field(name).id
 
-    def compile(self, space: str, host: str, document: Document, credentials: Credentials) -> CompiledSpace:
-        """Return the space of a document that `read` accepted (or the default one)."""
+    def _check_update(self, name: int | str, value: Json) -> None:
+        """Check that a rule's fixed value can be written to a field."""
+        given = value if isinstance(value, (bool, list)) else to_string(value)
+        converter(self.field(name), self._types)(given, "UTC")
+
+    def compile(
+        self, space: str, host: str, document: Document, credentials: Credentials, versions: Versions | None = None
+    ) -> CompiledSpace:
+        """
+        Return the space of a document that `read` accepted (or the default one).
+
+        *versions* are those of its rules; without them each rule has the one that it is written with.
+        """
         timezone = document.settings.timezone
         identity = document.identity
         key_field = self.field_id(identity.key_field)
@@ -166,6 +201,7 @@ class Compiler:
                 for one in maps
                 if one.field is not None and one.convert is not None and one.field != key_field
             ),
+            rules=build_rules(document, self._kinds, key_field, versions),
         )
 
     def _compile_map(self, data_map: DataMap, timezone: str) -> CompiledMap:
@@ -174,10 +210,14 @@ class Compiler:
             data_map.name,
             data_map.type,
             compile_path(data_map.path),
-            coercion(data_map.type, timezone),
+            self._coercion(data_map.type, timezone),
             None if field is None else field.id,
             None if field is None else converter(field, self._types, data_map.field_type),
         )
+
+    def _coercion(self, data_type: str, timezone: str) -> Coercion:
+        added = self._kinds.types.get(data_type)
+        return coercion(data_type, timezone) if added is None else lambda raw: added.read(raw, timezone)
 
     def compile_stock(self, space: str, host: str, stock: StockMapping, credentials: Credentials) -> CompiledSpace:
         """Return the space of a destination with RudderStack's stock settings and no document."""

@@ -17,6 +17,7 @@ class DataMap(Struct, frozen=True, rename="camel"):
     type: str
     field: int | str | None = None
     field_type: str | None = None
+    description: str = ""
 
 
 class Identity(Struct, frozen=True, rename="camel"):
@@ -36,12 +37,18 @@ class Identity(Struct, frozen=True, rename="camel"):
 
 class Settings(Struct, frozen=True, rename="camel"):
     """
-    Settings of a space: its time zone, and limits and lifetimes of the users table.
+    Settings of a space: its time zone, what counts for all its rules, and limits and lifetimes of the users table.
 
-    The lifetimes (`*_ttl`) are durations, None for the usual one; other durations and caps belong to the rules.
+    *settle*, *late_fire_max*, *max_lateness*, *initial_sync* (`document/rules.py`) and the lifetimes (`*_ttl`) are
+    durations, None for the usual one. *caps* count for all rules together.
     """
 
     timezone: str = "UTC"
+    settle: float | str | None = None
+    late_fire_max: float | str | None = None
+    max_lateness: float | str | None = None
+    initial_sync: float | str | None = None
+    caps: tuple[dict[str, Any], ...] = ()
     anonymous_ttl: float | str | None = None
     known_ttl: float | str | None = None
     reachable_ttl: float | str | None = None

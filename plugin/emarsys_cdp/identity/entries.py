@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from emarsys_cdp.identity.ruling import Ruled
 from emarsys_cdp.store.keys import Namer, Names
 from emarsys_cdp_hooks import Identifiers, StoredValue
 
@@ -53,7 +54,7 @@ class Entry(Struct, frozen=True, gc=False):
     *values* holds what the data maps read. *previous* is what an alias call names beside its userId. *names* are the
     row names of userId, primary key and anonymousId, None where the call has none; they are made when they are needed.
     *warned*: what the call was warned of already, when it was tried before. *joined* are profiles that became one since
-    the call asked for it, with the users that they had then.
+    the call asked for it, with the users that they had then. *ruled* is set when rules look at the call.
     """
 
     space: str
@@ -67,6 +68,7 @@ class Entry(Struct, frozen=True, gc=False):
     names: Names = NO_NAMES
     warned: tuple[str, ...] = ()
     joined: tuple[tuple[str, str | None], ...] = ()
+    ruled: Ruled | None = None
 
     def named(self, namer: Namer) -> Entry:
         """Return the call with its row names."""

@@ -55,6 +55,12 @@ def fold(record: Record | None, entry: Entry, *, owns_anon: bool, owns_key: bool
         record.released,
         record.isolate,
         record.erased,
+        (),
+        None,
+        False,
+        None,
+        (),
+        record.book,
     )
 
 
@@ -93,6 +99,7 @@ def _merged(record: Record | None, entry: Entry, owns_anon: bool, owns_key: bool
         _released(record, entry, values) if key is not None else record.released,
         record.isolate,
         record.erased,
+        book=record.book,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from emarsys_cdp.identity.folding import in_order, newest
+from emarsys_cdp.rules.taking import join_books
 from emarsys_cdp.store.record import Device, Record
 from emarsys_cdp_hooks import StoredValue
 
@@ -54,6 +55,7 @@ def join(kept: Record, pid: str, lost: Record) -> Record:
         released=(*kept.released, *lost.released),
         erased=max(kept.erased, lost.erased),
         intents=tuple([one for one in kept.intents if one != pid]),
+        book=join_books(kept.book, lost.book),
     )
 
 

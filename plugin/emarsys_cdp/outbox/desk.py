@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from emarsys_cdp.outbox.effect import Effect
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.outbox.order import LISTED, read
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import SHARDS

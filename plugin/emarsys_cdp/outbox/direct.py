@@ -12,10 +12,10 @@ from emarsys_cdp.credentials import Credentials
 from emarsys_cdp.delivery.deliverer import Deliverer, Parcel
 from emarsys_cdp.delivery.directory import Directory
 from emarsys_cdp.delivery.parcel import RowOrigin, Sent
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.emarsys.batch import emarsys_cdp_build_requests
 from emarsys_cdp.emarsys.reply_rows import rows_of
 from emarsys_cdp.emarsys.rows import part_of
-from emarsys_cdp.outbox.effect import Effect
 from emarsys_cdp.outbox.fates import Again, Done, Fate, Held, Never, fate_of
 from emarsys_cdp.outbox.names import Unknown
 from emarsys_cdp.outbox.pinning import Pinner

@@ -10,8 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.delivery.parcel import Sent
+from emarsys_cdp.effect import Effect, Sending, pack_effect
 from emarsys_cdp.emarsys.outcomes import Delivered, Dropped
-from emarsys_cdp.outbox.effect import Effect, Sending, pack_effect
 from emarsys_cdp.store.outbox import DEAD, LEASED, SENT, WAITING, EffectRef, Settlement
 
 SECOND, MINUTE, HOUR = 1000, 60_000, 3_600_000

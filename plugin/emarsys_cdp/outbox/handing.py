@@ -15,8 +15,8 @@ from typing import Any, Final
 import structlog
 from msgspec import Struct
 
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.metrics import Metrics
-from emarsys_cdp.outbox.effect import Effect
 from emarsys_cdp.outbox.ingestion import ANONYMOUS, EVENT
 from emarsys_cdp.outbox.order import Order, read, stopped_by
 from emarsys_cdp.outbox.requests import Builds, Unsendable, actions_of

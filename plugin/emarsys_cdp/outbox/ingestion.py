@@ -16,9 +16,9 @@ import msgspec
 
 from emarsys_cdp.credentials import Secret
 from emarsys_cdp.delivery.directory import Directory
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.emarsys.client import Client, NoAnswer, NotSent
 from emarsys_cdp.outbox.direct import NO_KEY, attempt
-from emarsys_cdp.outbox.effect import Effect
 from emarsys_cdp.outbox.fates import Again, Fate, Held, Never, Posted
 from emarsys_cdp.outbox.pinning import Pinner
 from emarsys_cdp.outbox.requests import Builds, Unsendable, actions_of

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from emarsys_cdp.outbox.effect import Effect, unpack_effect
+from emarsys_cdp.effect import Effect, unpack_effect
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.outbox import QUEUED, WAITING, EffectRef, StoredEffect
 from emarsys_cdp.values.remembered import forget_oldest

@@ -8,8 +8,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from emarsys_cdp.credentials import Credentials
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.emarsys.field_types import check_writable, converter
-from emarsys_cdp.outbox.effect import Effect
 from emarsys_cdp.outbox.names import Names
 from emarsys_cdp.outbox.requests import (
     ADD_TO_LIST,

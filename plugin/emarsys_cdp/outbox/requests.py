@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from emarsys_cdp.outbox.effect import Effect
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.values.text import decimal_text, shorten
 from emarsys_cdp.values.times import iso_time
 from emarsys_cdp_hooks import Action, AddToList, Json, RemoveFromList, TriggerEvent, UpsertContact, Value

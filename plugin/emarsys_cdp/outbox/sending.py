@@ -14,8 +14,8 @@ from typing import Final
 
 import structlog
 
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.metrics import Metrics
-from emarsys_cdp.outbox.effect import Effect
 from emarsys_cdp.outbox.fates import Again, Done, Fate, Held, Never, Posted, final, settlement
 from emarsys_cdp.outbox.order import LISTED, Order, Place, read, stopped_by
 from emarsys_cdp.outbox.transport import Allowed, Leased, Transport, Tried, always

@@ -7,7 +7,7 @@ from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
-from emarsys_cdp.outbox.effect import Effect
+from emarsys_cdp.effect import Effect
 from emarsys_cdp.outbox.fates import Fate
 from emarsys_cdp.store.outbox import StoredEffect
 

@@ -28,9 +28,11 @@ FINISH, MIGRATE, CANCEL = "finish", "migrate", "cancel"
 
 class Action(Struct, frozen=True):
     """
-    Something to do in Emarsys: *do* is trigger, update, unset, addToList, removeFromList, upsertContact, or one that an
-    extension adds. *options* are its other members as in the document, checked. *stops*: when it fails for good, the
-    actions after it in the same passage are dropped.
+    Something to do in Emarsys.
+
+    *do* is trigger, update, unset, addToList, removeFromList, upsertContact, or one that an extension adds. *options*
+    are its other members as in the document, checked. *stops*: when it fails for good, the actions after it in the same
+    passage are dropped.
     """
 
     do: str
@@ -47,9 +49,10 @@ class At(Struct, frozen=True):
 
 class Row(Struct, frozen=True):
     """
-    A condition row. *index* is its position in the rule, *id* its name (default `<type> <seq>` with `.<n>` for the
-    n-th of the same, n from 2), *seq* its sequence or `WHOLE`.
+    A condition row.
 
+    *index* is its position in the rule, *id* its name (default `<type> <seq>` with `.<n>` for the n-th of the same, n
+    from 2), *seq* its sequence or `WHOLE`.
     *on*: types of calls, empty for all. *wait* and *within* are None where the document has none. *variables* are
     (data map, name). *count* matches are needed, within *count_within*. *lookback*: how far before the start an exclude
     row looks. *at* is set for act rows with a captured date.

@@ -1,5 +1,5 @@
 """
-The JSON API under /api/v1: the users table for programs. `GET /api/v1/openapi.json` describes it.
+The JSON API under /api/v1: the users table and documents for programs. `GET /api/v1/openapi.json` describes it.
 
 Who calls sends EMARSYS_CDP_ADMIN_TOKEN as bearer token. Every error is `{"errors": [{"place", "message"}]}`, where the
 place is a part of the request, such as `query.user`.
@@ -13,21 +13,20 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
-import structlog
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 import emarsys_cdp_manifests as manifests
 from emarsys_cdp import __version__
+from emarsys_cdp.service.api_answers import Refusal, answer_json, decoded, errors, known, read_body, refused
+from emarsys_cdp.service.api_documents import publish_document, show_document
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.settings import PREFIX
 from emarsys_cdp.users_desk import DELETE, MODES, SUPPRESS
-from emarsys_cdp.users_pages import NoPlace
-from emarsys_cdp.users_query import WORDS, NoIdentifier
+from emarsys_cdp.users_query import WORDS
 from emarsys_cdp.values.text import shorten
-from emarsys_cdp_hooks import Json, RetryLater, StopAndFix
+from emarsys_cdp_hooks import Json
 
 BASE: Final = "/api/v1"
 TOKEN: Final = f"{PREFIX}ADMIN_TOKEN"
@@ -41,19 +40,7 @@ MAX_BODY: Final = 65_536
 MAX_SHOWN: Final = 10**20
 """A larger number is not repeated in an error."""
 
-_log = structlog.get_logger("emarsys_cdp.service")
-
-Answer = Callable[[Service, Request], Awaitable[Json]]
-
-
-class Refusal(Exception):
-    """The request is refused with *status*; *place* is the part of it that is wrong."""
-
-    def __init__(self, status: int, place: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        self.status = status
-        self.place = place
-        self.headers = headers
-        super().__init__(message)
+Answer = Callable[[Service, Request], Awaitable[Json | Response]]
 
 
 def api_routes(current: Callable[[], Service | None]) -> list[Route]:
@@ -66,16 +53,19 @@ def api_routes(current: Callable[[], Service | None]) -> list[Route]:
                 if service is None:
                     raise Refusal(503, "service", "is starting")
                 _authorize(service, request)
-                return _json(200, await answer(service, request))
+                found = await answer(service, request)
+                return found if isinstance(found, Response) else answer_json(200, found)
             except Exception as error:  # noqa: BLE001 - every error is answered in one form
-                return _refused(request, error)
+                return refused(request, error)
 
         return respond
 
-    users = f"{BASE}/spaces/{{space}}/users"
+    users, document = f"{BASE}/spaces/{{space}}/users", f"{BASE}/spaces/{{space}}/document"
     return [
         Route(f"{BASE}/openapi.json", _describe, methods=["GET"]),
         Route(f"{BASE}/spaces", endpoint(_spaces), methods=["GET"]),
+        Route(document, endpoint(show_document), methods=["GET"]),
+        Route(document, endpoint(publish_document), methods=["PUT"]),
         Route(users, endpoint(_users), methods=["GET"]),
         Route(users, endpoint(_delete), methods=["DELETE"]),
         Route(f"{users}/erase", endpoint(_erase), methods=["POST"]),
@@ -88,12 +78,12 @@ def api_routes(current: Callable[[], Service | None]) -> list[Route]:
 async def _describe(request: Request) -> Response:  # noqa: ARG001 - the signature of a route
     description = json.loads(manifests.read("openapi.json"))
     description["info"]["version"] = __version__
-    return _json(200, description)
+    return answer_json(200, description)
 
 
 async def _unknown(request: Request) -> Response:
     asked = f"{request.method} {shorten(request.url.path)}"
-    return _errors(404, "path", f"{asked} is none of ours: see {BASE}/openapi.json")
+    return errors(404, "path", f"{asked} is none of ours: see {BASE}/openapi.json")
 
 
 async def _spaces(service: Service, request: Request) -> Json:  # noqa: ARG001
@@ -103,7 +93,7 @@ async def _spaces(service: Service, request: Request) -> Json:  # noqa: ARG001
 async def _users(service: Service, request: Request) -> Json:
     """Return the person that the query names, else a page of all."""
     query, space = request.query_params, request.path_params["space"]
-    _known(query, "query", (*WORDS, "limit", "after"))
+    known(query, "query", (*WORDS, "limit", "after"))
     if any(kind in query for kind in WORDS):
         kind, value = _person(query, "query")
         found = await service.users.show(space, kind, value)
@@ -116,7 +106,7 @@ async def _users(service: Service, request: Request) -> Json:
 
 async def _delete(service: Service, request: Request) -> Json:
     query = request.query_params
-    _known(query, "query", (*WORDS, "mode"))
+    known(query, "query", (*WORDS, "mode"))
     mode = query.get("mode", DELETE)
     if mode not in MODES:
         raise Refusal(400, "query.mode", f"{shorten(mode)} is none: give {' or '.join(MODES)}")
@@ -152,16 +142,6 @@ def _authorize(service: Service, request: Request) -> None:
         raise Refusal(401, "header.Authorization", message, {"WWW-Authenticate": "Bearer"})
 
 
-def _known(given: Mapping[str, Any], place: str, names: tuple[str, ...]) -> None:
-    if isinstance(given, QueryParams):
-        for name in given:
-            if len(given.getlist(name)) > 1:
-                raise Refusal(400, f"{place}.{shorten(name)[1:-1]}", "is given twice: once is right")
-    for name in given:
-        if name not in names:
-            raise Refusal(400, f"{place}.{shorten(name)[1:-1]}", f"means nothing here: known are {', '.join(names)}")
-
-
 def _person(given: Mapping[str, Any], place: str) -> tuple[str, str]:
     """Return the kind and the value of the one identifier that is given."""
     named = [kind for kind in WORDS if kind in given]
@@ -176,18 +156,10 @@ def _person(given: Mapping[str, Any], place: str) -> tuple[str, str]:
 
 
 async def _person_of_body(request: Request) -> tuple[str, str]:
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise Refusal(413, "body", f"has more than {MAX_BODY} bytes")
-    try:
-        given = msgspec.json.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refusal(400, "body", f'is no JSON ({error}): send for instance {{"user": "u1"}}') from error
+    given = decoded(await read_body(request, MAX_BODY, f"has more than {MAX_BODY} bytes"), '{"user": "u1"}')
     if not isinstance(given, dict):
         raise Refusal(400, "body", 'must be an object such as {"user": "u1"}')
-    _known(given, "body", tuple(WORDS))
+    known(given, "body", tuple(WORDS))
     return _person(given, "body")
 
 
@@ -197,29 +169,3 @@ def _limit(text: str | None) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_LIMIT)) and 1 <= int(text) <= MAX_LIMIT):
         raise Refusal(400, "query.limit", f"{shorten(text)} must be a number from 1 to {MAX_LIMIT}")
     return int(text)
-
-
-def _refused(request: Request, error: Exception) -> Response:
-    """Return what a request is refused with; what is a fault of ours is logged."""
-    if isinstance(error, Refusal):
-        return _errors(error.status, error.place, str(error), error.headers)
-    if isinstance(error, NoPlace):
-        return _errors(400, "query.after", str(error))
-    if isinstance(error, NoIdentifier):
-        return _errors(400, f"{'body' if request.method == 'POST' else 'query'}.{error.kind}", str(error))
-    if isinstance(error, RetryLater):
-        return _errors(503, "store", str(error), {"Retry-After": "1"})
-    if isinstance(error, StopAndFix):
-        return _errors(500, "store", str(error))
-    _log.exception("request_failed", path=request.url.path, exc_info=error)
-    return _errors(500, "service", f"a fault of emarsys-cdp ({type(error).__name__}); its log says more")
-
-
-def _errors(status: int, place: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return _json(status, {"errors": [{"place": place, "message": message}]}, headers)
-
-
-def _json(status: int, content: Json, headers: Mapping[str, str] | None = None) -> Response:
-    """Return an answer that nobody between us and the caller keeps."""
-    body = msgspec.json.encode(content)
-    return Response(body, status, {"Cache-Control": "no-store", **(headers or {})}, "application/json")

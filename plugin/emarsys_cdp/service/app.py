@@ -26,6 +26,7 @@ from emarsys_cdp.hosts.rudderstack.decode import destination_type
 from emarsys_cdp.hosts.rudderstack.deletion import is_ours
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.service.operations import operations
+from emarsys_cdp.store import StoreUnavailable
 from emarsys_cdp_hooks import DropCall, RetryLater
 
 MAX_BODY = 256 * 1024 * 1024
@@ -44,8 +45,8 @@ OPERATIONS = ("/health", "/ready", "/metrics", "/ui")
 BELOW_OPERATIONS = ("/ui/", "/api/v1/")
 DESTINATION_TYPE = "emarsys"
 
-RELOAD_SECONDS = 1.0
-"""Documents in files are looked at this often."""
+RELOAD_SECONDS = 0.5
+"""Documents are looked at this often, so that one is in force everywhere within a second."""
 
 _JSON = (b"content-type", b"application/json")
 _VERSION = (b"apiversion", b"2")
@@ -186,11 +187,13 @@ class App:
         await receive()
         async with AsyncExitStack() as stack:
             try:
-                self._service = await stack.enter_async_context(self._open_service())
+                service = await stack.enter_async_context(self._open_service())
+                await _first_look(service)
+                self._service = service
             except Exception as error:  # noqa: BLE001 - the server prints it and stops
                 await send({"type": "lifespan.startup.failed", "message": str(error)})
                 return
-            running = (_reload(self._service), self._service.sweeps.run(), self._service.outbox.run())
+            running = (_reload(service), service.sweeps.run(), service.outbox.run(), service.timers.run())
             beside = [asyncio.create_task(one) for one in running]
             await send({"type": "lifespan.startup.complete"})
             await receive()
@@ -222,14 +225,26 @@ class _Recorder:
         await self._send(message)
 
 
+async def _first_look(service: Service) -> None:
+    """Read all documents; while the store does not answer, calls are held back, and it is tried again."""
+    try:
+        await service.documents.refresh()
+    except StoreUnavailable as error:
+        _log.error("documents_unreadable", reason=str(error))
+
+
 async def _reload(service: Service) -> None:
-    """Look for changed documents until cancelled."""
-    while service.documents is not None:
+    """Look for changed documents until cancelled; the same reason is told once."""
+    told = ""
+    while True:
         await asyncio.sleep(RELOAD_SECONDS)
         try:
-            service.documents.refresh()
-        except OSError as error:
-            _log.error("documents_unreadable", reason=str(error))
+            await service.documents.refresh()
+            told = ""
+        except (OSError, StoreUnavailable) as error:
+            if str(error) != told:
+                _log.error("documents_unreadable", reason=str(error))
+            told = str(error)
         except Exception:  # noqa: BLE001 - the next change has to be seen all the same
             _log.exception("documents_failed")
 

@@ -6,8 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from itertools import count
 
 import httpx
@@ -21,11 +20,14 @@ from emarsys_cdp.delivery.leases import Leases
 from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.document.model import Document
+from emarsys_cdp.documents import Documents
 from emarsys_cdp.emarsys.client import Client, open_http
 from emarsys_cdp.emarsys.connection import Emarsys, connect
 from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
+from emarsys_cdp.extension_kinds import builds_of
 from emarsys_cdp.extensions import Steps, build_plugin_manager, has_extensions
+from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.hosts.rudderstack.adapter import RudderStack
 from emarsys_cdp.hosts.rudderstack.deletion import Deletion
 from emarsys_cdp.hosts.rudderstack.proxy import Proxy
@@ -36,22 +38,27 @@ from emarsys_cdp.outbox.handing import Handing
 from emarsys_cdp.outbox.ingestion import Ingestion
 from emarsys_cdp.outbox.names import Names
 from emarsys_cdp.outbox.pinning import Pinner
+from emarsys_cdp.outbox.requests import Builds
 from emarsys_cdp.outbox.sending import OutboxSender
 from emarsys_cdp.outbox.spaces import policy_of
 from emarsys_cdp.outbox.transport import Transport
 from emarsys_cdp.outbox.transports import transport_of
 from emarsys_cdp.pipeline import Pipeline
+from emarsys_cdp.publishing import Publisher
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.secrets import Seal, derive, secret_of_directory
 from emarsys_cdp.service.features import FeaturesSource
+from emarsys_cdp.service.ruling import build_ruling
 from emarsys_cdp.service.sweeps import Sweeps
+from emarsys_cdp.service.timers import Timers
 from emarsys_cdp.service.upstream import Upstream
 from emarsys_cdp.settings import Settings, read_write_keys
-from emarsys_cdp.spaces import DocumentFiles, SpaceLifetimes, Spaces
-from emarsys_cdp.store import Store
+from emarsys_cdp.shares import Shares
+from emarsys_cdp.shelf import Shelf
+from emarsys_cdp.spaces import SpaceLifetimes, Spaces
+from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.embedded import EmbeddedServer
-from emarsys_cdp.store.keys import SHARDS, Namer, new_pid
-from emarsys_cdp.store.lifetimes import usual
+from emarsys_cdp.store.keys import Namer, new_pid
 from emarsys_cdp.store.redis import RedisStore
 from emarsys_cdp.sweeping import Sweeper
 from emarsys_cdp.users_desk import UsersDesk
@@ -62,9 +69,6 @@ _log = structlog.get_logger("emarsys_cdp.service")
 
 MAX_JITTER = 0.05
 """Longest wait, in seconds, before a call that another worker has overtaken is tried again."""
-
-
-EVERY_SHARD = tuple(range(SHARDS))
 
 
 class World(Struct, frozen=True):
@@ -90,14 +94,19 @@ class Service(Struct):
     metrics: Metrics
     features: FeaturesSource
     upstream: Upstream | None
-    documents: DocumentFiles | None
+    documents: Documents
+    publisher: Publisher
     users: UsersDesk
     pairings: Pairings
     sweeps: Sweeps
     outbox: OutboxSender
+    timers: Timers
+    shares: Shares
 
     async def close(self) -> None:
         """Finish what is under way and close the connections to the store and the stock transformer."""
+        with suppress(StoreUnavailable):
+            await self.shares.leave()
         await self.pairings.finish()
         await self.store.close()
         if self.upstream is not None:
@@ -105,9 +114,10 @@ class Service(Struct):
 
 
 def build_compiler(manager: pluggy.PluginManager) -> Compiler:
-    """Return a compiler of documents that knows the built-in field types and those of extensions."""
-    types = [*built_in_field_types(), *Steps(manager).field_types()]
-    return Compiler(compile_schema("document"), load_system_fields(), types)
+    """Return a compiler of documents that knows what is built in and what extensions add."""
+    steps = Steps(manager)
+    types = [*built_in_field_types(), *steps.field_types()]
+    return Compiler(compile_schema("document"), load_system_fields(), types, steps.kinds())
 
 
 def assemble(
@@ -120,37 +130,68 @@ def assemble(
 ) -> Service:
     """Return the service over a store. *http* are the connections to Emarsys."""
     compiler = build_compiler(manager)
-    documents = None if settings.rules_dir is None else DocumentFiles(settings.rules_dir, compiler)
-    if documents is not None:
-        documents.refresh()
-    metrics = Metrics()
-    namer, spaces = Namer(derive(secret, "identifiers")), Spaces(compiler, documents)
-    lifetimes = usual if documents is None else SpaceLifetimes(documents)
+    namer, metrics = Namer(derive(secret, "identifiers")), Metrics()
+    shelf = Shelf(store, namer)
+    documents = Documents(shelf, compiler, world.clock, settings.rules_dir)
+    spaces, lifetimes = Spaces(compiler, documents), SpaceLifetimes(documents)
     seal = Seal(derive(secret, "seal"), world.random_bytes)
     emarsys = connect(settings, store, seal, http, world)
+    ruling = build_ruling(
+        store,
+        namer,
+        spaces,
+        lifetimes,
+        metrics,
+        emarsys.worker,
+        world.first_revision(),
+        world.clock,
+        forget=lambda pid: rounds.forget(pid),  # noqa: PLW0108 - made below
+        posted=lambda: outbox.notice(),  # noqa: PLW0108 - made below
+    )
+    rounds = Rounds(
+        store,
+        namer,
+        lambda: new_pid(world.random_bytes),
+        world.jitter,
+        world.first_revision(),
+        lifetimes,
+        ruling.timers.notice,
+    )
     pipeline = Pipeline(
         Steps(manager),
-        Rounds(store, namer, lambda: new_pid(world.random_bytes), world.jitter, world.first_revision(), lifetimes),
+        rounds,
         namer,
         emarsys.signer,
         metrics,
         world.clock,
         settings.api_base,
+        FirstSeen(store, namer),
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
     pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
-    handing = Handing(store, metrics, world.clock, {})
+    builds = builds_of(Steps(manager).kinds())
+    handing = Handing(store, metrics, world.clock, builds, ruling.again)
     rudderstack = RudderStack(
         pipeline, spaces, pairings, directory, handing, world.clock, whole=has_extensions(manager)
     )
     deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
     proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
     table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
-    document = partial(_document, documents)
-    transport = _transport(settings, emarsys, http, deliverer, directory, pairings, document, manager, world)
-    outbox = OutboxSender(store, emarsys.worker, lambda: EVERY_SHARD, transport, metrics, world.clock, world.chance)
+    transport = _transport(
+        settings, emarsys, http, deliverer, directory, pairings, documents.document, manager, builds, world
+    )
+    outbox = OutboxSender(
+        store,
+        emarsys.worker,
+        lambda: ruling.shares.shards,
+        transport,
+        metrics,
+        world.clock,
+        world.chance,
+        ruling.again,
+    )
     deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
-    users = UsersDesk(table, store, namer, document, world.clock)
+    users = UsersDesk(table, store, namer, documents.document, world.clock)
     return Service(
         settings,
         store,
@@ -162,15 +203,14 @@ def assemble(
         FeaturesSource(upstream),
         upstream,
         documents,
+        Publisher(shelf, documents, compiler, world.clock),
         users,
         pairings,
         _sweeps(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker, metrics, world),
         outbox,
+        ruling.timers,
+        ruling.shares,
     )
-
-
-def _document(documents: DocumentFiles | None, space: str) -> Document | None:
-    return None if documents is None else documents[space]
 
 
 def _transport(
@@ -182,6 +222,7 @@ def _transport(
     pairings: Pairings,
     document: Callable[[str], Document | None],
     manager: pluggy.PluginManager,
+    builds: Builds,
     world: World,
 ) -> Callable[[str], Transport]:
     """Return the ways by which effects of rules leave."""
@@ -190,8 +231,8 @@ def _transport(
     policy = policy_of(document)
     keys = {} if settings.ingest_write_key is None else read_write_keys(settings.ingest_write_key.reveal())
     client = Client(http, settings.send_seconds)
-    direct = Direct(deliverer, directory, pinner, policy, pairings.contact, {})
-    ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, {}, world.clock)
+    direct = Direct(deliverer, directory, pinner, policy, pairings.contact, builds)
+    ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, builds, world.clock)
     return transport_of(direct, ingestion, policy)
 
 

@@ -89,6 +89,21 @@ def read_simulation(path: Path, check: Check, compiler: Compiler) -> Simulation:
     return _Reading(source, raw, compiler).simulation()
 
 
+def read_vector(raw: Mapping[str, Any], document: Document, place: str, compiler: Compiler) -> Vector:
+    """
+    Return a vector that runs with a document; the schema has accepted its shape.
+
+    Raises:
+        InvalidDocument: it has problems; all of them are listed, with places below *place*.
+
+    """
+    reading = _Reading(place, {}, compiler)
+    vector = reading.timeline(place, raw, document)
+    if reading.problems:
+        raise InvalidDocument(place, tuple(reading.problems))
+    return vector
+
+
 class _Reading:
     """Reads a file of the right shape and collects what is wrong in it."""
 
@@ -96,52 +111,55 @@ class _Reading:
         self._source = source
         self._raw = raw
         self._compiler = compiler
-        self._problems: list[Problem] = []
+        self.problems: list[Problem] = []
         self._configs: dict[str, Document | None] = {}
 
     def simulation(self) -> Simulation:
         for name, raw in self._raw.get("configs", {}).items():
             self._configs[name] = self._document(f"configs.{name}", raw)
         vectors = [self._vector(f"vectors[{index}]", raw) for index, raw in enumerate(self._raw["vectors"])]
-        if self._problems:
-            raise InvalidDocument(self._source, tuple(self._problems))
+        if self.problems:
+            raise InvalidDocument(self._source, tuple(self.problems))
         return Simulation(tuple(vectors), tuple(_unknown(self._raw)))
 
     def _document(self, place: str, raw: Any) -> Document | None:
         try:
             return self._compiler.read(self._source, raw)
         except InvalidDocument as error:
-            self._problems += [Problem(_below(place, one.place), one.message) for one in error.problems]
+            self.problems += [Problem(_below(place, one.place), one.message) for one in error.problems]
             return None
 
     def _vector(self, place: str, raw: Mapping[str, Any]) -> Vector:
+        return self.timeline(place, raw, self._document_of(place, raw) or Document())
+
+    def timeline(self, place: str, raw: Mapping[str, Any], document: Document) -> Vector:
+        """Return a vector with its document."""
         steps = tuple([self._step(f"{place}.timeline[{index}]", one) for index, one in enumerate(raw["timeline"])])
         until = self._offset(place, raw, "until")
-        document = self._document_of(place, raw)
-        return Vector(raw["name"], document or Document(), steps, until, raw.get("expect"))
+        return Vector(raw["name"], document, steps, until, raw.get("expect"))
 
     def _document_of(self, place: str, raw: Mapping[str, Any]) -> Document | None:
         """Return the document of a vector: its own, or the one of the file that it names."""
         if ("use" in raw) == ("config" in raw):
             found = "both use and config" if "use" in raw else "neither use nor config"
-            self._problems.append(Problem(place, f"has {found}: give the name of one of configs, or a document"))
+            self.problems.append(Problem(place, f"has {found}: give the name of one of configs, or a document"))
             return None
         if "config" in raw:
             return self._document(f"{place}.config", raw["config"])
         name = raw["use"]
         if name not in self._configs:
             known = ", ".join(self._configs) or "none"
-            self._problems.append(Problem(f"{place}.use", f"{shorten(name)} is none of the configs: {known}"))
+            self.problems.append(Problem(f"{place}.use", f"{shorten(name)} is none of the configs: {known}"))
         return self._configs.get(name)
 
     def _step(self, place: str, raw: Mapping[str, Any]) -> Step:
         deeds = [name for name in DEEDS if name in raw]
         if len(deeds) != 1:
             found = " and ".join(deeds) or "none of them"
-            self._problems.append(Problem(place, f"has {found}: a step is one of {', '.join(DEEDS)}"))
+            self.problems.append(Problem(place, f"has {found}: a step is one of {', '.join(DEEDS)}"))
         for name, deed in (("time", "call"), ("mode", "erase")):
             if name in raw and deed not in raw:
-                self._problems.append(Problem(f"{place}.{name}", f"belongs to a step with {deed}"))
+                self.problems.append(Problem(f"{place}.{name}", f"belongs to a step with {deed}"))
         return Step(
             at=self._offset(place, raw, "at") or 0,
             time=self._offset(place, raw, "time"),
@@ -158,7 +176,7 @@ class _Reading:
         try:
             return read_offset(raw[name])
         except ValueError as error:
-            self._problems.append(Problem(f"{place}.{name}", f"{shorten(raw[name])} {error}"))
+            self.problems.append(Problem(f"{place}.{name}", f"{shorten(raw[name])} {error}"))
             return None
 
     def _person(self, place: str, raw: Mapping[str, Any], name: str) -> Person | None:
@@ -167,7 +185,7 @@ class _Reading:
         kind, value = raw[name]
         text = value if isinstance(value, str) else decimal_text(value)
         if text is None:
-            self._problems.append(Problem(f"{place}.{name}", f"{shorten(value)} is no identifier"))
+            self.problems.append(Problem(f"{place}.{name}", f"{shorten(value)} is no identifier"))
         return Person(kind, text or "")
 
 

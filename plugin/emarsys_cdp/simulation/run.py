@@ -12,17 +12,21 @@ from itertools import count
 from typing import cast
 
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from emarsys_cdp.calls import make_call
 from emarsys_cdp.credentials import OAuth, Secret, Wsse
-from emarsys_cdp.document.compile import CompiledSpace, Compiler
+from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.document.lifetimes import lifetimes_of
 from emarsys_cdp.emarsys.signing import Signer
 from emarsys_cdp.extensions import Steps
+from emarsys_cdp.first_seen import FirstSeen
 from emarsys_cdp.identity.entries import Entry
+from emarsys_cdp.merging import Merger
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Pipeline
 from emarsys_cdp.rounds import Added, Rounds
+from emarsys_cdp.simulation.effects import SentEffects, instances_of, late_stops_of
 from emarsys_cdp.simulation.offsets import START, show_offset
 from emarsys_cdp.simulation.outcome import CODES, DROPPED, DUPLICATE, OK, Outcome, people
 from emarsys_cdp.simulation.reading import Person, Step, Vector
@@ -35,6 +39,7 @@ from emarsys_cdp.users_query import WORDS, NoIdentifier, read_identifier, reader
 from emarsys_cdp.users_table import UsersTable
 from emarsys_cdp.users_view import is_person
 from emarsys_cdp.values.times import iso_time
+from emarsys_cdp.waking import Waker
 from emarsys_cdp_hooks import StopAndFix
 
 HOST = "simulate"
@@ -105,14 +110,20 @@ class _Run:
         self._now = min([START, *(START + step.at for step in vector.steps)])
         random_bytes = _bytes_of(space)
         namer = Namer(random_bytes(32))
-        self._space: CompiledSpace = engine.compiler.compile(space, HOST, vector.document, _UNUSED)
+        compiled = engine.compiler.compile(space, HOST, vector.document, _UNUSED)
+        self._space = replace(compiled, rules=None if compiled.rules is None else compiled.rules.untrimmed())
         self._timed = TimedStore(engine.store, self._clock)
         store = cast("Store", self._timed)
         lifetimes = lifetimes_of(vector.document.settings)
         self._table = _Table(store, namer, random_bytes, lambda _: lifetimes)
-        self._users = UsersTable(store, namer, count(int.from_bytes(random_bytes(7), "big")), lambda _: lifetimes)
-        signer = Signer(_NoTokens(), self._clock, random_bytes)
-        self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "")
+        revisions = count(int.from_bytes(random_bytes(7), "big"))
+        self._users = UsersTable(store, namer, revisions, lambda _: lifetimes)
+        signer, first_seen = Signer(_NoTokens(), self._clock, random_bytes), FirstSeen(store, namer)
+        self._pipeline = Pipeline(engine.steps, self._table, namer, signer, Metrics(), self._clock, "", first_seen)
+        merger = Merger(store, namer, revisions, lambda _: lifetimes)
+        rules = self._space.rules
+        self._waker = Waker(store, namer, merger, revisions, lambda _: rules, self._clock, self._table.forget)
+        self._effects = SentEffects(store, self._clock)
         self._results: dict[int, str] = {}
         self._seen: dict[str, set[str]] = {}
 
@@ -124,13 +135,24 @@ class _Run:
         await self._wait(step.at)
         if step.call is not None:
             self._results[index] = await self._call(step)
+            await self._wake(self._now)
         elif (person := step.erase or step.unsuppress) is not None:
             self._results[index] = await self._remove(step, person)
 
     async def _wait(self, offset: int) -> None:
         """Let time pass."""
-        self._now = max(self._now, START + offset)
+        until = max(self._now, START + offset)
+        await self._wake(until - 1)  # what is due at that instant comes after its calls
+        self._now = until
         await self._timed.expire()
+
+    async def _wake(self, until: int) -> None:
+        """Look at everybody whose time comes until then, one instant after the other."""
+        while (due := self._timed.next_wake(until)) is not None:
+            self._now = max(self._now, due[0])
+            await self._timed.expire()
+            for pid in due[1]:
+                await self._effects.send(await self._waker.wake([pid]))
 
     async def leave(self) -> None:
         """Leave the store as it was."""
@@ -183,18 +205,20 @@ class _Run:
         """Return what has come out at the end."""
         if self._vector.until is not None:
             await self._wait(self._vector.until)
+            await self._wake(self._now)
         space, calls = self._space.id, self._table.calls
         anons = {entry.ids.anon for entry, _ in calls} | {entry.previous.value for entry, _ in calls if entry.previous}
-        persons = people([one.record async for one in self._users.scan(space) if _is_shown(one.record)])
+        records = [one.record async for one in self._users.scan(space)]
+        persons = people(filter(_is_shown, records))
         wants_values = "values" in (self._vector.expect or {})
         return Outcome(
             name=self._vector.name,
-            effects=[],
-            instances=[],
+            effects=self._effects.shown,
+            instances=instances_of(records),
             profiles=[person for person, _ in persons],
             shared=[one for one in sorted(filter(None, anons)) if await self._is_shared(one)],
             warnings=[code for call in calls for code in _warnings(*call)],
-            contradictions=0,
+            contradictions=late_stops_of(records),
             results=[self._results[index] for index in range(len(self._results))],
             values=[values for _, values in persons] if wants_values else UNSET,
         )

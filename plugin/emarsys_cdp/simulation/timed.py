@@ -29,6 +29,7 @@ class TimedStore:
         self._pids: dict[str, int | None] = {}
         self._names: dict[str, int | None] = {}
         self._effects: set[EffectRef] = set()
+        self._wakes: dict[str, int] = {}
 
     def __getattr__(self, name: str) -> Any:
         """Return what the other store does."""
@@ -40,8 +41,20 @@ class TimedStore:
         for one, written in zip(commits, done, strict=True):
             if written:
                 self._pids[one.pid] = self._end(one.lifetime)
+                self._note_wake(one)
                 self._effects.update(EffectRef(shard(one.pid), posting.id) for posting in one.postings)
         return done
+
+    def _note_wake(self, commit: Commit) -> None:
+        if commit.wake == 0 or not commit.record:
+            self._wakes.pop(commit.pid, None)
+        elif commit.wake is not None:
+            self._wakes[commit.pid] = commit.wake
+
+    def next_wake(self, until: int) -> tuple[int, list[str]] | None:
+        """Return the earliest time (ms) at which somebody is to be looked at, and whom; None: nobody until then."""
+        first = min(self._wakes.values(), default=until + 1)
+        return None if first > until else (first, [pid for pid, wake in self._wakes.items() if wake == first])
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Set rows, and note when they expire."""

@@ -83,6 +83,20 @@ class Claim(Struct, frozen=True):
     seconds: int = 0
 
 
+class Publication(Struct, frozen=True):
+    """
+    A document to put on a *shelf* under a *name*, if the one there still has the revision *expected* (0: none).
+
+    It stays for ever. Revisions are positive.
+    """
+
+    shelf: str
+    name: str
+    expected: int
+    revision: int
+    content: bytes
+
+
 class Store(Protocol):
     """Identifier rows and profile records. Every method may raise `StoreUnavailable`."""
 
@@ -116,6 +130,18 @@ class Store(Protocol):
 
     async def swap_cell(self, name: str, old: bytes | None, new: bytes) -> bool:
         """Set a cell if its content is still *old* (None: there is none); tell whether it was set."""
+        ...
+
+    async def publish(self, publication: Publication) -> bool:
+        """Put a document on a shelf by compare-and-set on its revision; tell whether it was put there."""
+        ...
+
+    async def read_shelf(self, shelf: str) -> dict[str, int]:
+        """Return the revisions of the documents on a shelf by their names."""
+        ...
+
+    async def read_published(self, shelf: str, name: str) -> bytes | None:
+        """Return a document of a shelf, None when there is none of this name."""
         ...
 
     async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:

@@ -16,6 +16,8 @@ row lives in the shard of its own hash.
 | `ecdp:{xxx}:q` | sorted set | queue of the outbox: effect ids by when they are to be sent, or their lease ends (ms) |
 | `ecdp:{xxx}:d` | sorted set | dead effects: ids by when they died (ms) |
 | `ecdp:{xxx}:e:<id>` | hash | an effect: `outbox.py` |
+| `ecdp:{xxx}:d:<hash>` | hash | a shelf of documents by their names, for ever |
+| `ecdp:{xxx}:v:<hash>` | hash | the revisions of a shelf's documents |
 
 An identifier's hash is a keyed BLAKE2b of (space, kind, value), so no name holds personal data.
 """
@@ -112,6 +114,12 @@ def dead_key(number: int) -> str:
 def effect_key(number: int, effect: str) -> str:
     """Return the key of an effect by its shard and id."""
     return f"{_TAGS[number]}e:{effect}"
+
+
+def shelf_keys(name: str) -> tuple[str, str]:
+    """Return the keys of a shelf's revisions and of its documents, by the shelf's name, a hash."""
+    tag = _TAGS[shard(name)]
+    return f"{tag}v:{name}", f"{tag}d:{name}"
 
 
 def owned_by(pid: str) -> bytes:

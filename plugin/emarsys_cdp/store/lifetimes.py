@@ -28,6 +28,8 @@ class Lifetimes(Struct, frozen=True, gc=False):
         """Return how long a record stays; what is unfinished stays until somebody has finished it."""
         if record.unfinished:
             return REDIRECT_SECONDS if record.folded else 0
+        if record.book is not None and record.book.wake:
+            return 0  # a rule still has something to do for the person
         if record.key is not None:
             return self.reachable
         return self.anonymous if record.user is None else self.known

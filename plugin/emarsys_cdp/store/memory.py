@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from emarsys_cdp.store import Claim, Commit
+from emarsys_cdp.store import Claim, Commit, Publication
 from emarsys_cdp.store.memory_outbox import MemoryOutbox
 from emarsys_cdp.store.record import HEADER_BYTES, header
 
@@ -20,6 +20,7 @@ class MemoryStore(MemoryOutbox):
         self.kept: dict[str, bytes] = {}
         self.cells: dict[str, bytes] = {}
         self.leases: dict[str, tuple[str, float]] = {}
+        self.shelves: dict[str, dict[str, tuple[int, bytes]]] = {}
 
     async def read_rows(self, names: Sequence[str]) -> list[bytes | None]:
         """Return the contents of identifier rows."""
@@ -79,6 +80,22 @@ class MemoryStore(MemoryOutbox):
             return False
         self.cells[name] = new
         return True
+
+    async def publish(self, publication: Publication) -> bool:
+        """Put a document on a shelf by compare-and-set on its revision."""
+        shelf = self.shelves.setdefault(publication.shelf, {})
+        if shelf.get(publication.name, (0, b""))[0] != publication.expected:
+            return False
+        shelf[publication.name] = publication.revision, publication.content
+        return True
+
+    async def read_shelf(self, shelf: str) -> dict[str, int]:
+        """Return the revisions of the documents on a shelf."""
+        return {name: revision for name, (revision, _) in self.shelves.get(shelf, {}).items()}
+
+    async def read_published(self, shelf: str, name: str) -> bytes | None:
+        """Return a document of a shelf."""
+        return self.shelves.get(shelf, {}).get(name, (0, None))[1]
 
     async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
         """Take names for a time, unless somebody else has them."""

@@ -12,6 +12,7 @@ from struct import Struct as StructFormat
 import msgspec
 from msgspec import Struct
 
+from emarsys_cdp.rules.book import Book
 from emarsys_cdp_hooks import Profile, StoredValue
 
 FORMAT = 1
@@ -57,6 +58,8 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
     be merged into this one, *redirect* is the profile that this one was merged into - with all of the record still
     here until *folded* -, *erasing* says that the person is being erased, and when. *tombstones* is all that is left
     of one that is suppressed: the names of its rows.
+
+    *book* is what rules need of the person (`rules/book.py`), None where no rule has looked at a call yet.
     """
 
     space: str
@@ -84,6 +87,7 @@ class Record(Struct, frozen=True, array_like=True, gc=False):
     folded: bool = False
     erasing: Erasing | None = None
     tombstones: tuple[str, ...] = ()
+    book: Book | None = None
 
     @property
     def unfinished(self) -> bool:

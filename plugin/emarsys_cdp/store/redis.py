@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
-from emarsys_cdp.store import CELL_SECONDS, Claim, Commit
+from emarsys_cdp.store import CELL_SECONDS, Claim, Commit, Publication
 from emarsys_cdp.store.address import read_address
-from emarsys_cdp.store.keys import PEOPLE, RECORDS, REMEMBERED, cell_key, kept_key, lease_key, record_key, row_key
+from emarsys_cdp.store.keys import (
+    PEOPLE,
+    RECORDS,
+    REMEMBERED,
+    cell_key,
+    kept_key,
+    lease_key,
+    record_key,
+    row_key,
+    shelf_keys,
+)
 from emarsys_cdp.store.record import header
 from emarsys_cdp.store.redis_outbox import SCRIPTS, RedisOutbox
 from emarsys_cdp.store.scripts import load
@@ -33,11 +43,13 @@ class RedisStore(RedisOutbox):
 
     def __init__(self, url: str) -> None:
         self._target = lru_cache(REMEMBERED)(self._make_target)
-        scripts = {name: load(name) for name in ("commit", "claim", "swap", "lease", "release", *SCRIPTS)}
+        names = ("commit", "claim", "swap", "lease", "release", "publish", *SCRIPTS)
+        scripts = {name: load(name) for name in names}
         self._commit_sha, self._claim_sha = scripts["commit"].sha.encode(), scripts["claim"].sha
         self._swap_sha, self._lease_sha, self._release_sha = (
             scripts[name].sha for name in ("swap", "lease", "release")
         )
+        self._publish_sha = scripts["publish"].sha
         setup = [("SCRIPT", "LOAD", script.source) for script in scripts.values()]
         super().__init__(Topology(read_address(url), setup), {name: scripts[name].sha for name in SCRIPTS})
 
@@ -103,6 +115,26 @@ class RedisStore(RedisOutbox):
         key = cell_key(name)
         command = ("EVALSHA", self._swap_sha, 1, key, old or b"", new, CELL_SECONDS)
         return bool((await self._topology.run([key], [command]))[0] == 1)
+
+    async def publish(self, publication: Publication) -> bool:
+        """Put a document on a shelf by compare-and-set on its revision."""
+        one, (revisions, documents) = publication, shelf_keys(publication.shelf)
+        words = (_encoded(one.name), one.expected, one.revision, one.content)
+        command = ("EVALSHA", self._publish_sha, 2, revisions, documents, *words)
+        return bool((await self._topology.run([revisions], [command]))[0] == 1)
+
+    async def read_shelf(self, shelf: str) -> dict[str, int]:
+        """Return the revisions of the documents on a shelf."""
+        key, _ = shelf_keys(shelf)
+        (found,) = await self._topology.run([key], [("HGETALL", key)])
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode("utf-8", "surrogatepass"): int(revision) for name, revision in pairs}
+
+    async def read_published(self, shelf: str, name: str) -> bytes | None:
+        """Return a document of a shelf."""
+        _, key = shelf_keys(shelf)
+        (content,) = await self._topology.run([key], [("HGET", key, _encoded(name))])
+        return content  # type: ignore[no-any-return]
 
     async def lease(self, names: Sequence[str], holder: str, milliseconds: int) -> list[bool]:
         """Take names for a time, unless somebody else has them."""
@@ -174,6 +206,10 @@ class RedisStore(RedisOutbox):
     async def close(self) -> None:
         """Close the connections."""
         self._topology.close()
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def _kind_and_name(key: str) -> tuple[str, str]:

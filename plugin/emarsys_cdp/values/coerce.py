@@ -56,12 +56,12 @@ def to_list(raw: Any) -> list[str] | None:
 
 
 def date_reader(zone: str) -> Coercion:
-    """Return the coercion of type date in a time zone; its values are ISO 8601 text in UTC."""
+    """Return the coercion of type date in a time zone; its values are ISO 8601 text in UTC (`...Z`)."""
 
     def to_date(raw: Any) -> str | None:
         moment = parse_date(raw, zone)
         try:
-            return None if moment is None else iso_time(moment)
+            return None if moment is None else iso_time(moment).replace(".000Z", "Z")
         except OverflowError:
             return None
 

@@ -10,7 +10,7 @@ from emarsys_cdp.values.remembered import forget_oldest
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
-_FIRST, _LAST = -62_135_596_800_000, 253_402_300_799_999
+FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999 in UTC: an offset may lead out of them."""
 
 _SECONDS_DIGITS = 11
@@ -67,7 +67,7 @@ def parse_time(text: str, default_zone: tzinfo = UTC) -> int | None:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=default_zone)
     milliseconds = round(moment.timestamp() * 1000)
-    return milliseconds if _FIRST <= milliseconds <= _LAST else None
+    return milliseconds if FIRST <= milliseconds <= LAST else None
 
 
 def parse_date(raw: object, zone_name: str) -> int | None:
