@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import httpx
@@ -28,6 +31,17 @@ WELCOME: Final = "9001"
 """The external event that a fake Emarsys has unless others are given."""
 
 EVERY_SHARD = tuple(range(SHARDS))
+
+
+RULE = {
+    "id": "r1",
+    "lateFireMax": "3650d",
+    "conditions": [
+        {"seq": 0, "type": "start", "on": "track"},
+        {"seq": 1, "type": "exit", "actions": [{"do": "trigger", "eventId": WELCOME}]},
+    ],
+}
+"""The rule that the effects are of: the gate is asked once more before they are sent."""
 
 
 def effect_id(number: int) -> str:
@@ -137,7 +151,11 @@ async def sending(
     clock = emarsys.clock
     async with httpx.AsyncClient(trust_env=False) as http:
         addresses = {"api_base": emarsys.api_base, "token_url": emarsys.token_url}
-        service = make_service(store, world=clock.world(), client=http, **{**addresses, **settings})
+        with TemporaryDirectory() as rules:
+            (Path(rules) / "default.json").write_text(json.dumps({"rules": [RULE]}))
+            usual = {"rules_dir": Path(rules), **addresses}
+            service = make_service(store, world=clock.world(), client=http, **{**usual, **settings})
+            await service.documents.refresh()
         try:
             for space in spaces:
                 await directory(store).seen(space, parse_api_key(emarsys.api_key))
