@@ -227,7 +227,8 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
     names = dict.fromkeys((*first.rules, *second.rules))
     states = {name: _joined(first.rules.get(name, _NO_STATE), second.rules.get(name, _NO_STATE)) for name in names}
     doubts = tuple(dict.fromkeys((*first.doubts, *second.doubts)))
-    return Book(log, max(first.floor, second.floor), base, states, True, doubts, 1)
+    posted = tuple(dict.fromkeys((*first.posted, *second.posted)))
+    return Book(log, max(first.floor, second.floor), base, states, True, doubts, 1, posted=posted)
 
 
 def _joined(first: RuleState, second: RuleState) -> RuleState:
