@@ -79,9 +79,7 @@ class Gate:
         return self._capped(rule, person.key) or Look("sent", rows=rows)
 
     def _holds(self, row: Row, rule: Rule, due: int, person: Person, variables: Mapping[str, Json]) -> bool:
-        moment = Moment(
-            self.space, person.log, due, None, variables=variables, variable_types=rule.variable_types
-        )
+        moment = Moment(self.space, person.log, due, None, variables=variables, variable_types=rule.variable_types)
         return holds(row.only_if, moment)
 
     def _quiet_until(self, quiet: Quiet | None, person: Person) -> int | None:

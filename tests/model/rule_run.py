@@ -89,9 +89,7 @@ class _Fold:
             stage = rule.of_type("exclude", rule.plan[instance.node].seq)
             rows += [row for row in stage if row.is_armed(instance.since, time)]
         for seq, since in (one.guard for one in unsent if one.guard):
-            rows += [
-                row for row in rule.of_type("exclude", seq) if row.within is None and row.is_armed(since, time)
-            ]
+            rows += [row for row in rule.of_type("exclude", seq) if row.within is None and row.is_armed(since, time)]
         return rows + (rule.of_type("exclude") if unsent or instance.is_live(time) else [])
 
     # Steps

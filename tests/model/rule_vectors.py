@@ -37,9 +37,7 @@ def outcome(vector: Vector) -> dict[str, Any]:
         "values": [row["values"] for row in model.values()],
         "shared": model.shared(),
         "warnings": model.warnings(),
-        "results": [
-            results[number] if wanted else None for number, wanted in enumerate(vector.results)
-        ],
+        "results": [results[number] if wanted else None for number, wanted in enumerate(vector.results)],
     }
 
 

@@ -7,6 +7,7 @@ pinned to it. Pure: documents come in as they were written, the time as ms since
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, TypeAlias
@@ -25,6 +26,9 @@ Live: TypeAlias = Callable[[str, int], bool]
 
 MAX_KEPT: Final = 50
 """Old versions of a rule that are kept."""
+
+MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
+"""Old versions of all rules of a document, as JSON; with more, those that were replaced first are forgotten."""
 
 GRACE_MS: Final = 30 * 86_400_000
 """An old version is kept this much longer than its instances may run."""
@@ -151,9 +155,16 @@ def _unnumbered(rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trimmed(kept: Sequence[RuleVersion], now: int) -> tuple[RuleVersion, ...]:
-    """Return the old versions that instances may be pinned to, at most `MAX_KEPT` of a rule."""
+    """Return the old versions that instances may be pinned to, as many as are kept, by rule and version."""
     lasting = sorted((one for one in kept if now <= one.ends + GRACE_MS), key=lambda one: (one.rule, one.version))
-    return tuple(one for _, group in groupby(lasting, lambda one: one.rule) for one in list(group)[-MAX_KEPT:])
+    newest = [one for _, group in groupby(lasting, lambda one: one.rule) for one in list(group)[-MAX_KEPT:]]
+    found, size = list[RuleVersion](), 0
+    for one in sorted(newest, key=lambda one: one.until, reverse=True):
+        size += len(json.dumps(one.raw))
+        if size > MAX_KEPT_BYTES:
+            break
+        found.append(one)
+    return tuple(sorted(found, key=lambda one: (one.rule, one.version)))
 
 
 def maps_by_name(raw: RawDocument) -> dict[str, Mapping[str, Any]]:

@@ -120,9 +120,9 @@ class OutboxSender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def look(self) -> None:
+    async def look(self) -> int:
         """
-        Begin to send what is due and may be sent now; `settled` waits for the end.
+        Begin to send what is due and may be sent now, and tell for how many spaces; `settled` waits for the end.
 
         Raises:
             StoreUnavailable: the store is out of order.
@@ -132,9 +132,10 @@ class OutboxSender:
         by_space: dict[str, list[Place]] = {}
         for place in await self._order.next(due) if due else ():
             by_space.setdefault(place.space, []).append(place)
-        for space, places in by_space.items():
-            if space not in self._busy:
-                self._busy[space] = asyncio.create_task(self._send(space, places[:A_BATCH]))
+        free = [space for space in by_space if space not in self._busy]
+        for space in free:
+            self._busy[space] = asyncio.create_task(self._send(space, by_space[space][:A_BATCH]))
+        return len(free)
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""

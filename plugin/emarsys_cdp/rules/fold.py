@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
+from operator import is_
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -37,6 +38,7 @@ from emarsys_cdp.rules.criteria import NOTHING, Facts
 from emarsys_cdp.rules.ids import instance_id
 from emarsys_cdp.rules.pattern import IGNORE, RESTART, Node, Row
 from emarsys_cdp.rules.program import Program, armed, in_window
+from emarsys_cdp.rules.ruleset import GOES_ON, STARTS
 from emarsys_cdp_hooks import StoredValue, Value
 
 Programs: TypeAlias = Callable[[str, int], "Program | None"]
@@ -73,6 +75,7 @@ class Fold:
         self._state = state
         self._facts = state.facts
         self._instances = list(state.instances)
+        self._known: dict[int, Program | None] = {}
         self._horizon = state.horizon
         self._late_stops = state.late_stops
         self._trace = trace
@@ -81,6 +84,8 @@ class Fold:
     def result(self) -> RuleState:
         """Return the state after all that was added; when it is to be looked at next is not in it yet."""
         state = self._state
+        if self._is_as_before():
+            return state
         return RuleState(
             tuple(self._instances),
             self._facts,
@@ -90,6 +95,39 @@ class Fold:
             state.last_fire,
             self._late_stops,
         )
+
+    def _is_as_before(self) -> bool:
+        before, instances = self._state.instances, self._instances
+        if len(before) != len(instances) or self._late_stops != self._state.late_stops:
+            return False
+        return self._horizon == self._state.horizon and all(map(is_, before, instances))
+
+    def add(self, call: Logged, what: int) -> None:
+        """Add a call that is later than all others; *what* it may be is known (`ruleset.STARTS`, `GOES_ON`)."""
+        if self._instances:
+            if call.time >= self._state.wake:
+                self.timers(call.time)
+            self._replace_by(call.seen)
+            if what & GOES_ON:
+                self._go_on(call)
+        if what & STARTS and self._rule in call.opens and not self._is_taken(call):
+            self._start(call)
+
+    def _is_taken(self, call: Logged) -> bool:
+        """Tell that a start changes nothing, whether it matches or not: the one instance that there may be is alive."""
+        if not self._instances or self._facts or not self._instances[-1].alive:
+            return False
+        program = self._programs(self._rule, call.opens[self._rule])
+        if program is None:
+            return True
+        pattern = program.pattern
+        return not pattern.multiple and pattern.on_repeat == IGNORE
+
+    def _go_on(self, call: Logged) -> None:
+        for index in range(len(self._instances)):
+            self._stop(index, call)
+        for index in range(len(self._instances)):
+            self._advance(index, call)
 
     def all_calls(self) -> None:
         """Add the whole log."""
@@ -110,7 +148,6 @@ class Fold:
                 self._advance(index, call)
             if self._rule in call.opens:
                 self._start(call)
-        self._horizon = max(self._horizon, time)
         if len(calls) > 1:
             for index, instance in enumerate(self._instances):
                 if instance.since == time:
@@ -299,11 +336,12 @@ class Fold:
         if pattern.transaction is not None and value is None:
             self._trace("no_transaction", call, None, row)
             return
-        name = instance_id(self._person.space, self._rule, call.message_id, call.who, value)
-        if any(one.id == name for one in self._instances):
-            return
-        sent = any(fact.outcome == SENT for fact in self._facts.get(name, ()))
+        name = instance_id(self._person.space, self._rule, call.message_id, call.who, value) if self._facts else None
+        sent = name is not None and any(fact.outcome == SENT for fact in self._facts.get(name, ()))
         if not sent and not self._is_free(program, row, call, value):
+            return
+        name = name or instance_id(self._person.space, self._rule, call.message_id, call.who, value)
+        if any(one.id == name for one in self._instances):
             return
         new = Instance(
             name, pattern.version, call.message_id, call.time, 0, call.time, call.message_id, transaction=value
@@ -446,7 +484,10 @@ class Fold:
         return replace(instance, variables=variables)
 
     def _program(self, instance: Instance) -> Program | None:
-        return self._programs(self._rule, instance.version)
+        version = instance.version
+        if version not in self._known:
+            self._known[version] = self._programs(self._rule, version)
+        return self._known[version]
 
 
 def settled(instance: Instance) -> Instance:
