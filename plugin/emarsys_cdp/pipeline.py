@@ -204,10 +204,9 @@ class Pipeline:
                 else:
                     unfit.setdefault(len(entries), []).append(value.reason)
             previous = _previous(space, call, self._namer) if call.type == "alias" else None
-            entry = Entry(space_id, call.type, message_id, time, ids, stored, policy, previous)
-            if rules is not None:
-                ruled = rule_call(rules, call, ids, read, now, firsts)
-                entry = entry if ruled is None else replace(entry, ruled=ruled)
+            fit = read if len(stored) == len(read) else {name: one.value for name, one in stored.items()}
+            ruled = None if rules is None else rule_call(rules, call, ids, fit, now, firsts)
+            entry = Entry(space_id, call.type, message_id, time, ids, stored, policy, previous, ruled=ruled)
             entries.append(entry)
         return entries
 

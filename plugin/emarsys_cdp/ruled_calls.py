@@ -9,7 +9,7 @@ from emarsys_cdp.identity.ruling import Ruled
 from emarsys_cdp.rules.book import Logged
 from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.rules.taking import Taken
-from emarsys_cdp_hooks import Call, Identifiers, Unfit
+from emarsys_cdp_hooks import Call, Identifiers
 
 
 def rule_call(
@@ -18,11 +18,9 @@ def rule_call(
     """
     Return a call as rules take it, None when none of them looks at it.
 
-    *read* are the values of its data maps, *now* is when it is taken (ms), *firsts* tells when data maps were first
-    seen in the space. A call that is too late starts nothing (semantics 1.10).
+    *read* are the values of its data maps that fit, *now* is when it is taken (ms), *firsts* tells when data maps were
+    first seen in the space. A call that is too late starts nothing (semantics 1.10).
     """
-    if any(type(value) is Unfit for value in read.values()):
-        read = {name: value for name, value in read.items() if type(value) is not Unfit}
     found = rules.find(call.type, read, call.event_time)
     if not found.rules and not rules.keeps(read):
         return None

@@ -4,9 +4,10 @@ Measure the service: events per second of one core, beside reading and writing t
     python -m tests.benchmarks [--rounds N] [--json FILE]
     python -m tests.benchmarks growth [--rounds N] [--json FILE] [--sizes N,N]
     python -m tests.benchmarks timers [--rounds N] [--json FILE]
+    python -m tests.benchmarks rules [--rounds N]
 
-`growth` measures the users table as it grows (`growth.py`), `timers` what waits for its time (`timers.py`); what
-follows is about the first.
+`growth` measures the users table as it grows (`growth.py`), `timers` what waits for its time (`timers.py`), `rules`
+what rules cost (`rules.py`); what follows is about the first.
 
 The service runs in a process of its own with the embedded Valkey. CPU seconds are those of the service's process, the
 server's stand beside them. In each round all batch sizes run in a new random order, each with the JSON reference right
@@ -33,6 +34,7 @@ from tests.benchmarks.growth import SIZES
 from tests.benchmarks.growth import run as grow
 from tests.benchmarks.load import router_bodies, send
 from tests.benchmarks.processes import Measured, service
+from tests.benchmarks.rules import run as cost_rules
 from tests.benchmarks.timers import run as wait
 
 BATCHES = {1: 6000, 20: 1000, 200: 100, 1000: 20}
@@ -130,7 +132,7 @@ def main() -> None:
     """Run a benchmark and print its tables; exit code 1 when its goal is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "what", nargs="?", choices=["speed", "growth", "timers"], default="speed", help="default: speed"
+        "what", nargs="?", choices=["speed", "growth", "timers", "rules"], default="speed", help="default: speed"
     )
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (default: 5)")
     parser.add_argument("--json", type=Path, help="also write the medians to this file")
@@ -140,6 +142,8 @@ def main() -> None:
         sys.exit(grow(arguments.sizes, arguments.rounds, arguments.json))
     if arguments.what == "timers":
         sys.exit(wait(arguments.rounds, arguments.json))
+    if arguments.what == "rules":
+        sys.exit(0 if cost_rules(arguments.rounds) else 1)
     results = run(arguments.rounds)
     show(results)
     ratio = results[20]["ratio"]

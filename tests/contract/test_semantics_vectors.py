@@ -1,9 +1,10 @@
 """
 The timelines of the specification through `simulate`'s engine, on every store.
 
-`vectors.json` is the specification's own file, of which the identity vectors (I*) run here; `examples.json` has its
-worked examples in the same form, and what its tables say of aliases, limits, modes, erasing and time to live;
-`lifetimes.json` has the settings of the latter, `identity.json` more of what the model of `tests/model` passes as well.
+`vectors.json` is the specification's own file; `examples.json` has its worked examples of identity in the same form,
+and what its tables say of aliases, limits, modes, erasing and time to live; `lifetimes.json` has the settings of the
+latter, `identity.json` more of what the model of `tests/model` passes as well. `rules.json` has the worked examples of
+rules.
 """
 
 from __future__ import annotations
@@ -27,13 +28,12 @@ from emarsys_cdp.validation import compile_schema
 FOLDER = Path(__file__).parent / "vectors/semantics"
 RAW: dict[str, list[dict[str, Any]]] = {
     name: json.loads((FOLDER / name).read_text())["vectors"]
-    for name in ("vectors.json", "examples.json", "identity.json", "lifetimes.json")
+    for name in ("vectors.json", "examples.json", "identity.json", "lifetimes.json", "rules.json")
 }
 CASES = [
-    pytest.param(name, number, id=raw["name"])
+    pytest.param(name, number, id=vectors[number]["name"])
     for name, vectors in RAW.items()
-    for number, raw in enumerate(vectors)
-    if name != "vectors.json" or raw["name"].startswith("I")
+    for number in range(len(vectors))
 ]
 
 
@@ -45,10 +45,10 @@ def simulations() -> dict[str, Simulation]:
 
 
 @pytest.mark.parametrize(("name", "number"), CASES)
-def test_an_identity_vector_comes_out(
+def test_a_vector_comes_out(
     make_store: Callable[[], Store], simulations: dict[str, Simulation], name: str, number: int
 ) -> None:
-    """The users table, the warnings and the results of the steps are those that the file expects."""
+    """Effects, instances, the users table, warnings and results of the steps are those that the file expects."""
     manager = build_plugin_manager([])
     raw, vector = RAW[name][number], simulations[name].vectors[number]
 
@@ -65,9 +65,9 @@ def test_an_identity_vector_comes_out(
     ]
 
 
-def test_there_are_identity_vectors() -> None:
+def test_there_are_vectors() -> None:
     """A file that lost its vectors would pass everything."""
-    assert len(CASES) >= 11 + 37 + 62 + 6
+    assert len(CASES) >= 48 + 37 + 62 + 6 + 80
     assert all(raw["expect"] and raw["timeline"] for vectors in RAW.values() for raw in vectors)
 
 

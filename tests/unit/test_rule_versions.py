@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
 import pytest
 from tests.support.documents import EVENT, EXCLUDE, EXIT, REVENUE, START, document, rule
 
+from emarsys_cdp.document import versions as module
 from emarsys_cdp.document.rule_parts import maps_of, span_of
 from emarsys_cdp.document.versions import (
     MAX_KEPT,
@@ -24,6 +26,8 @@ from emarsys_cdp.document.versions import (
 NOW: Final = 1_800_000_000_000
 HOUR: Final = 3_600_000
 DAY: Final = 24 * HOUR
+
+STEP: Final = {"seq": 1, "type": "step", "within": "7d"}
 
 FIRST: Final = document(rule(conditions=[{**START, "wait": 0, "variables": ["revenue"]}, EXCLUDE, EXIT]))
 
@@ -138,6 +142,30 @@ def test_an_old_pattern_that_comes_back_is_a_version_of_its_own() -> None:
     assert [one.version for one in versions.kept] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("modes", "kept"),
+    [
+        (("finish", "finish"), [("finish", 1), ("finish", 2)]),
+        (("finish", "migrate"), [("migrate", 1), ("migrate", 2)]),
+        (("finish", "cancel"), [("cancel", 2), ("cancel", 2)]),
+        (("migrate", "cancel"), [("cancel", 2), ("cancel", 2)]),
+        (("migrate", "finish"), [("migrate", 1), ("finish", 2)]),
+        (("cancel", "migrate"), [("cancel", 1), ("migrate", 2)]),
+        (("cancel", "cancel"), [("cancel", 1), ("cancel", 2)]),
+        (("finish", "removed"), [("cancel", 2), ("cancel", 2)]),
+    ],
+)
+def test_a_publication_does_the_same_with_all_old_versions(modes: tuple[str, str], kept: list[tuple[str, int]]) -> None:
+    """Who is in an older version migrates or leaves too, at the time of the publication that did it."""
+    steps = [
+        changed(lifetime=f"{number}h", onPublish=mode) if mode != "removed" else document()
+        for number, mode in enumerate(modes, 2)
+    ]
+    versions, _ = after(changed(lifetime="1h"), *steps)
+
+    assert [(one.mode, (one.until - NOW) // DAY) for one in versions.kept] == kept
+
+
 def test_a_removed_rule_is_kept_and_numbers_go_on_when_it_comes_back() -> None:
     """Its instances leave it."""
     gone, changes = after(FIRST, document())
@@ -179,6 +207,19 @@ def test_at_most_fifty_old_versions_of_a_rule_are_kept() -> None:
     assert [one.version for one in versions.kept] == list(range(3, MAX_KEPT + 3))
 
 
+def test_what_old_versions_take_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of whichever rule that were replaced first are forgotten."""
+    monkeypatch.setattr(module, "MAX_KEPT_BYTES", 2 * len(json.dumps({**rule("a", lifetime="1h"), "version": 1})))
+    steps = [
+        document(rule("a", lifetime="1h"), rule("b", lifetime="1h")),
+        document(rule("a", lifetime="2h"), rule("b", lifetime="1h")),
+        document(rule("a", lifetime="2h"), rule("b", lifetime="2h")),
+        document(rule("a", lifetime="3h"), rule("b", lifetime="2h")),
+    ]
+
+    assert [(one.rule, one.version) for one in after(*steps)[0].kept] == [("a", 2), ("b", 1)]
+
+
 def test_a_document_is_shown_with_its_numbers_and_kept_without() -> None:
     """`bare` takes away what `numbered` adds."""
     versions, _ = after(FIRST)
@@ -191,15 +232,17 @@ def test_a_document_is_shown_with_its_numbers_and_kept_without() -> None:
 @pytest.mark.parametrize(
     ("parts", "hours"),
     [
-        ({}, 2 * 48 + 48),
-        ({"lifetime": 1}, 2 + 1),
-        ({"holdForKey": "2d", "lifetime": 1}, 2 + 48),
+        ({}, 48 + 48 + 48),
+        ({"lifetime": 1}, 1 + 1 + 1),
+        ({"holdForKey": "2d", "lifetime": 1}, 1 + 1 + 48),
+        ({"lifetime": 1, "conditions": [START, {**EXCLUDE, "within": "3h"}, EXIT]}, 3 + 3 + 1),
         ({"lifetime": 1, "conditions": [START, {**EXCLUDE, "within": "3h"}, {**EXIT, "wait": "60d"}]}, 3 + 1440 + 1),
+        ({"lifetime": 1, "conditions": [START, STEP, {**EXIT, "wait": "3d"}]}, 1 + 168 + 72 + 1),
         ({"lifetime": 1, "conditions": [START, {**EXIT, "at": {"var": "d", "offset": "-7d"}}]}, 1 + 2 * 366 * 24 + 1),
     ],
 )
 def test_a_span_is_never_too_short(parts: Mapping[str, Any], hours: int) -> None:
-    """Each sequence counts with its longest window, then all that the gate may wait for."""
+    """Windows of events, waits before actions, then all that the gate may wait for."""
     assert span_of(rule(**parts)) == (hours + 1 + 24 + 24) * HOUR
 
 

@@ -16,6 +16,7 @@ from emarsys_cdp.cli.demo import demo_command
 from emarsys_cdp.cli.fake_emarsys import fake_emarsys_command
 from emarsys_cdp.cli.fake_host import fake_host_command
 from emarsys_cdp.cli.manifest import manifest_command
+from emarsys_cdp.cli.outbox import outbox_command
 from emarsys_cdp.cli.rules import rules_command
 from emarsys_cdp.cli.serve import serve_command
 from emarsys_cdp.cli.simulate import simulate_command
@@ -66,3 +67,4 @@ main.add_command(account_command)
 main.add_command(rules_command)
 main.add_command(simulate_command)
 main.add_command(users_command)
+main.add_command(outbox_command)

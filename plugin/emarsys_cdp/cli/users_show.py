@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emarsys_cdp.cli.tables import plain as _plain
+from emarsys_cdp.cli.tables import table_of as _table
 from emarsys_cdp.sweeping import Swept
 from emarsys_cdp.users_desk import SUPPRESS, Removed
 from emarsys_cdp.users_query import WORDS
@@ -134,19 +135,6 @@ def show_swept(swept: Swept, console: Console) -> None:
         table.add_row(name, f"{number:,}")
     table.add_row("seconds", f"{swept.seconds:,.1f}")
     console.print(table)
-
-
-def _table(*columns: str, whole: Sequence[str] = ()) -> Table:
-    """Return a table; columns in *whole* are never broken into lines."""
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold", no_wrap=column in whole)
-    return table
-
-
-def _plain(text: str) -> Text:
-    """Return a text that came in with a call: what would steer the terminal is shown as an escape."""
-    return Text("".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text))
 
 
 def _text(value: object) -> str:

@@ -28,8 +28,8 @@ class Sent(Struct, frozen=True):
     What became of one row.
 
     *status* is the HTTP status that Emarsys answered with, 0 when there was no answer. *alone*: the row should be sent
-    again without the others, since nobody knows which of them is to blame. *missing*: it was dropped because Emarsys has
-    no such contact.
+    again without the others, since nobody knows which of them is to blame. *missing*: Emarsys has no such contact, and
+    the row was dropped for that.
     """
 
     outcome: Outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from emarsys_cdp.values.durations import read_duration
@@ -35,11 +35,17 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
 }
 _DURATIONS: Final = ("lifetime", "wait", "within", "countWithin", "lookback", "after", "offset")
 _CRITERIA: Final = ("match", "onlyIf")
+_ACTS: Final = ("action", "exit")
 
 
 def status_of(rule: RawRule) -> str:
     """Return the status of a rule (semantics, amendment 2)."""
     return str(rule.get("status", "active"))
+
+
+def pattern_part(rule: RawRule) -> dict[str, Any]:
+    """Return a rule without the settings of its gate, which may name data maps that an old version has no more."""
+    return {name: part for name, part in rule.items() if name in ("id", *_PATTERN)}
 
 
 def maps_of(rule: RawRule, names: Collection[str]) -> frozenset[str]:
@@ -126,15 +132,17 @@ def span_of(rule: RawRule) -> int:
     """
     Return a time in ms within which every instance of a rule ends, if no start restarts it.
 
-    It is never too short: each sequence counts with its longest window, then everything that the gate may wait for.
+    It is never too short: the longest window of the events of each sequence, the longest wait before what each does,
+    then everything that the gate may wait for.
     """
     lifetime = _hours(rule.get("lifetime"), LIFETIME_HOURS)
-    stages: dict[Any, float] = {}
-    for row in rule["conditions"]:
-        longest = max(lifetime, *(_hours(row.get(name), 0.0) for name in ("wait", "within")))
-        if isinstance(row.get("at"), Mapping):
-            longest = max(longest, DATED_SECONDS)
-        stages[row["seq"]] = max(stages.get(row["seq"], 0.0), longest)
+    rows: Sequence[RawRule] = rule["conditions"]
+    guards = max([_hours(row.get("within"), lifetime / 3600) for row in rows if row["type"] == "exclude"], default=0.0)
+    stages: dict[tuple[Any, bool], float] = {}
+    for row in rows:
+        acts = row["type"] in _ACTS
+        longest = _acts_after(row, guards) if acts else _hours(row.get("within"), lifetime / 3600)
+        stages[row["seq"], acts] = max(stages.get((row["seq"], acts), 0.0), longest)
     gate = (
         _hours(rule.get("holdForKey"), lifetime / 3600)
         + _hours(rule.get("settle"), 1.0)
@@ -142,6 +150,13 @@ def span_of(rule: RawRule) -> int:
         + QUIET_SECONDS
     )
     return round((sum(stages.values()) + gate) * 1000)
+
+
+def _acts_after(row: RawRule, guards: float) -> float:
+    """Return how long after its stage was reached a row acts; *guards* is the longest that anything guards a stage."""
+    if isinstance(row.get("at"), Mapping):
+        return DATED_SECONDS
+    return guards if row.get("wait") is None else _hours(row["wait"], 0.0)
 
 
 def _hours(raw: Any, default: float) -> float:

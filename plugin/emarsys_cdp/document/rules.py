@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from emarsys_cdp.document.model import Document, Settings
+from emarsys_cdp.document.rule_parts import pattern_part
 from emarsys_cdp.document.versions import CANCEL, RuleVersion, Versions
 from emarsys_cdp.emarsys.fields import EMAIL_FIELD
 from emarsys_cdp.rules.findings import Findings
@@ -92,7 +93,7 @@ def _old(kept: Sequence[RuleVersion], current: Patterns, defaults: Defaults, kin
     patterns = dict(current)
     for one in sorted(kept, key=lambda one: one.version, reverse=True):
         with suppress(InvalidDocument):
-            pattern = read_pattern(one.raw, one.maps, defaults, one.version, kinds)
+            pattern = read_pattern(pattern_part(one.raw), one.maps, defaults, one.version, kinds)
             following = patterns.get((one.rule, one.version + 1))
             migrates = one.mode == MIGRATE and following is not None and _ids(pattern) <= _ids(following)
             patterns[one.rule, one.version] = following if migrates and following is not None else pattern

@@ -7,11 +7,12 @@ pinned to it. Pure: documents come in as they were written, the time as ms since
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emarsys_cdp.document.rule_parts import RUNS, maps_of, pattern_of, span_of, status_of
 from emarsys_cdp.values.times import iso_time
@@ -26,6 +27,9 @@ Live: TypeAlias = Callable[[str, int], bool]
 MAX_KEPT: Final = 50
 """Old versions of a rule that are kept."""
 
+MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
+"""Old versions of all rules of a document, as JSON; with more, those that were replaced first are forgotten."""
+
 GRACE_MS: Final = 30 * 86_400_000
 """An old version is kept this much longer than its instances may run."""
 
@@ -38,7 +42,8 @@ class RuleVersion(Struct, frozen=True):
     An old version of a rule: the rule as it was written, and the types of the data maps that it reads.
 
     It was in force from *since* to *until* (ms since 1970 UTC). *mode* is onPublish of the version that replaced it,
-    `cancel` when the rule was removed.
+    `cancel` when the rule was removed. A later publication that migrates or cancels does so with the instances of all
+    old versions: their *mode* becomes that, and with `cancel` *until* is the time at which they end.
     """
 
     rule: str
@@ -121,7 +126,9 @@ class _Step:
             one.rule: self._now if one.what in ("added", "new version") else self._versions.since[one.rule]
             for one in changes
         }
-        kept = _trimmed([*self._versions.kept, *replaced], self._now)
+        modes = {one.rule: one.mode for one in (*changes, *gone)}
+        older = [self._carried(one, modes.get(one.rule)) for one in self._versions.kept]
+        kept = _trimmed([*older, *replaced], self._now)
         return Versions(current, kept, since), (*changes, *sorted(gone, key=lambda one: one.rule))
 
     def _change(self, rule: Mapping[str, Any], old: Mapping[str, Any] | None, name: str) -> Change:
@@ -131,6 +138,12 @@ class _Step:
             return Change(name, self._last[name] + 1, "new version", rule.get("onPublish", FINISH))
         same = _unnumbered(rule) == _unnumbered(old)
         return Change(name, self._versions.current[name], "unchanged" if same else "settings")
+
+    def _carried(self, one: RuleVersion, mode: str | None) -> RuleVersion:
+        """Return an old version after a publication that does something with all instances."""
+        if mode in (None, FINISH) or one.mode == CANCEL:
+            return one
+        return structs.replace(one, mode=mode, until=self._now if mode == CANCEL else one.until)
 
     def _keep(self, name: str, mode: str) -> RuleVersion:
         """Return the version of before."""
@@ -151,9 +164,16 @@ def _unnumbered(rule: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _trimmed(kept: Sequence[RuleVersion], now: int) -> tuple[RuleVersion, ...]:
-    """Return the old versions that instances may be pinned to, at most `MAX_KEPT` of a rule."""
+    """Return the old versions that instances may be pinned to, as many as are kept, by rule and version."""
     lasting = sorted((one for one in kept if now <= one.ends + GRACE_MS), key=lambda one: (one.rule, one.version))
-    return tuple(one for _, group in groupby(lasting, lambda one: one.rule) for one in list(group)[-MAX_KEPT:])
+    newest = [one for _, group in groupby(lasting, lambda one: one.rule) for one in list(group)[-MAX_KEPT:]]
+    found, size = list[RuleVersion](), 0
+    for one in sorted(newest, key=lambda one: one.until, reverse=True):
+        size += len(json.dumps(one.raw))
+        if size > MAX_KEPT_BYTES:
+            break
+        found.append(one)
+    return tuple(sorted(found, key=lambda one: (one.rule, one.version)))
 
 
 def maps_by_name(raw: RawDocument) -> dict[str, Mapping[str, Any]]:

@@ -21,22 +21,27 @@ INITIAL_SYNC: Final = 0
 _OPEN = (ACTIVE, SHADOW)
 
 
+STARTS, GOES_ON = 1, 2
+"""What a call may be for a rule: a start, or something for the instances that there are; both: their sum."""
+
+
 class _Listed(Struct, frozen=True):
-    """A row in the index: its rule, and whether a call that it matches may start an instance."""
+    """A row in the index: its rule, what a call that it matches is for it, and whether it may open an instance."""
 
     rule: str
     row: Row
+    what: int
     opens: bool
 
 
 class Found(Struct, frozen=True):
-    """The rules that a call is about, and those of them that it may start."""
+    """The rules that a call may be about, with what it may be for them, and those of them that it may start."""
 
-    rules: tuple[str, ...]
+    rules: dict[str, int]
     opens: tuple[str, ...]
 
 
-_NOTHING: Final = Found((), ())
+_NOTHING: Final = Found({}, ())
 
 
 class Index:
@@ -69,15 +74,15 @@ class Index:
                 candidates = found if not candidates else [*candidates, *found]
         if not candidates:
             return _NOTHING
-        rules: dict[str, None] = {}
+        rules: dict[str, int] = {}
         opens: dict[str, None] = {}
         for one in candidates:
             row = one.row
             if (not row.on or kind in row.on) and (row.criterion is ALWAYS or row.criterion.might(values, time)):
-                rules[one.rule] = None
+                rules[one.rule] = rules.get(one.rule, 0) | one.what
                 if one.opens:
                     opens[one.rule] = None
-        return Found(tuple(rules), tuple(opens)) if rules else _NOTHING
+        return Found(rules, tuple(opens)) if rules else _NOTHING
 
 
 class RuleSet:
@@ -137,9 +142,9 @@ class RuleSet:
             is_open = gate is not None and gate.status in _OPEN and self.current.get(pattern.rule) == pattern.version
             for row in pattern.rows:
                 if row.type == START:
-                    yield _Listed(pattern.rule, row, is_open)
+                    yield _Listed(pattern.rule, row, STARTS, is_open)
                 elif row.type in ("step", "exclude"):
-                    yield _Listed(pattern.rule, row, False)
+                    yield _Listed(pattern.rule, row, GOES_ON, False)
 
     def untrimmed(self) -> RuleSet:
         """Return the same rules, of which nothing is forgotten: for simulations, which show everything."""

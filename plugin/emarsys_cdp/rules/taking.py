@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from emarsys_cdp.rules.book import ACTIVE, EMPTY, SENT, WAITS, Book, Instance, Logged, RuleState
 from emarsys_cdp.rules.fold import Fold, Person, folded
-from emarsys_cdp.rules.ruleset import RuleSet
+from emarsys_cdp.rules.ruleset import GOES_ON, RuleSet
 from emarsys_cdp_hooks import StoredValue
 
 MAX_LOG: Final = 1000
@@ -26,10 +26,10 @@ _NO_STATE: Final = RuleState()
 
 
 class Taken(Struct, frozen=True, gc=False):
-    """A call for the rules of its space: the call, and the rules that it may be about."""
+    """A call for the rules of its space: the call, and the rules that it may be about, with what it is for them."""
 
     call: Logged
-    rules: tuple[str, ...]
+    rules: Mapping[str, int]
 
 
 def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Mapping[str, StoredValue]) -> Book:
@@ -42,23 +42,36 @@ def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Map
     if book is None:
         book = replace(EMPTY, base={name: known[name] for name in rules.tracked if name in known})
     log = book.log
-    if call.time < book.floor or any(one.message_id == call.message_id for one in log):
+    if call.time < book.floor or _has(log, call.message_id):
         return book
+    if call.seen <= book.decided:
+        call = replace(call, seen=book.decided + 1)
+        taken = replace(taken, call=call)
+    seen = max(book.seen, call.seen)
     if not log or call.time > log[-1].time:
-        book = replace(book, log=(*log, call))
+        book = replace(book, log=(*log, call), seen=seen)
         return _with(rules, book, _step(rules, space, book, taken))
     place = bisect_right(log, (call.time, call.message_id), key=lambda one: (one.time, one.message_id))
-    book = replace(book, log=(*log[:place], call, *log[place:]))
+    book = replace(book, log=(*log[:place], call, *log[place:]), seen=seen)
     touched = dict.fromkeys(taken.rules)
     if rules.keeps(call.values):  # what was known at later calls may be another by now
         touched |= dict.fromkeys([name for name in book.rules if _needs_profile(rules, name)])
     return _with(rules, book, _refold(rules, space, book, touched, call.seen))
 
 
+def _has(log: tuple[Logged, ...], message_id: str) -> bool:
+    """Tell whether a call is in the log; most that come again are among the last."""
+    for call in reversed(log):  # noqa: SIM110 - a generator takes twice as long
+        if call.message_id == message_id:
+            return True
+    return False
+
+
 def refold(rules: RuleSet, space: str, book: Book, now: int) -> Book:
     """Return a book with every rule folded anew from the log, up to *now*."""
     names = dict.fromkeys((*book.rules, *[name for call in book.log for name in call.opens]))
-    return _with(rules, replace(book, stale=False), _refold(rules, space, book, names, now))
+    changes = _refold(rules, space, book, names, now)
+    return _with(rules, replace(book, stale=False), changes)
 
 
 def pass_time(rules: RuleSet, space: str, book: Book, now: int) -> Book:
@@ -82,17 +95,23 @@ _Changes = tuple[dict[str, RuleState], list[tuple[str, str]]]
 
 def _step(rules: RuleSet, space: str, book: Book, taken: Taken) -> _Changes:
     """Return the states that one more call at the end of the log makes."""
+    call = taken.call
     person = Person(space, book.log, book.base)
     states: dict[str, RuleState] = {}
     doubts: list[tuple[str, str]] = []
-    for name in taken.rules:
+    for name, what in taken.rules.items():
         state = book.rules.get(name, _NO_STATE)
-        if taken.call.time <= state.horizon:
-            states[name], found = folded(name, rules.program, person, state, taken.call.seen)
+        if what == GOES_ON and not state.instances:
+            continue  # there is nothing for which it could be anything
+        found: Iterable[str]
+        if call.time <= state.horizon:
+            states[name], found = folded(name, rules.program, person, state, call.seen)
         else:
             fold = Fold(name, rules.program, person, state)
-            fold.calls([taken.call])
-            states[name], found = fold.result(), fold.doubts
+            fold.add(call, what)
+            after, found = fold.result(), fold.doubts
+            if after is not state:
+                states[name] = after
         doubts += [(name, instance) for instance in found]
     return states, doubts
 
@@ -110,6 +129,8 @@ def _refold(rules: RuleSet, space: str, book: Book, names: Iterable[str], now: i
 def _with(rules: RuleSet, book: Book, changes: _Changes) -> Book:
     """Return a book with new states of some rules, and when it is to be looked at next."""
     states, doubts = changes
+    if not states and not doubts:
+        return book
     every = dict(book.rules)
     for name, state in states.items():
         if state.instances or state.facts or state.entries:
@@ -227,7 +248,20 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
     names = dict.fromkeys((*first.rules, *second.rules))
     states = {name: _joined(first.rules.get(name, _NO_STATE), second.rules.get(name, _NO_STATE)) for name in names}
     doubts = tuple(dict.fromkeys((*first.doubts, *second.doubts)))
-    return Book(log, max(first.floor, second.floor), base, states, True, doubts, 1)
+    posted = tuple(dict.fromkeys((*first.posted, *second.posted)))
+    return Book(
+        log,
+        max(first.floor, second.floor),
+        base,
+        states,
+        True,
+        doubts,
+        1,
+        first.held or second.held,
+        max(first.seen, second.seen),
+        max(first.decided, second.decided),
+        posted,
+    )
 
 
 def _joined(first: RuleState, second: RuleState) -> RuleState:

@@ -56,7 +56,7 @@ def to_list(raw: Any) -> list[str] | None:
 
 
 def date_reader(zone: str) -> Coercion:
-    """Return the coercion of type date in a time zone; its values are ISO 8601 text in UTC, with milliseconds where there are some."""
+    """Return the coercion of type date in a time zone; its values are ISO 8601 text in UTC (`...Z`)."""
 
     def to_date(raw: Any) -> str | None:
         moment = parse_date(raw, zone)
