@@ -135,8 +135,8 @@ class _Fold:
 
     def is_enough(self, row: Row, call: Entry) -> bool:
         """Tell whether so many calls have matched until this one, which is one of them."""
-        since = call.time - row.count_within if row.count_within is not None else None
-        until = [one for one in self.log if one.version <= call.version and (since is None or one.time >= since)]
+        since = call.time - (self.rule.lifetime if row.count_within is None else row.count_within)
+        until = [one for one in self.log if one.version <= call.version and one.time >= since]
         return row.count <= sum(1 for one in until if self.matches(row, one))
 
     def may_start(self, new: Instance, call: Entry, row: Row) -> bool:
@@ -182,7 +182,7 @@ class _Fold:
             return
         if self.rule.on_repeat == "restart" and instance.state == "active" and instance.node == 0:
             instance.enter(0, call.time)
-            instance.variables = captured(row, call)
+            instance.capture(row, call)
             instance.moves.add(call.mid)
         elif self.rule.on_repeat == "refresh":
             instance.capture(row, call)
