@@ -157,7 +157,13 @@ class _Fold:
         return not self.looks_back(new, call, row)  # S6
 
     def is_late(self, new: Instance, call: Entry) -> bool:
-        """S2: the rule has sent before this call came, and the call tells of before that."""
+        """
+        S2: the rule has sent before this call came, and the call tells of before that.
+
+        *Chosen*: not where every start opens an instance of its own, whatever else there is.
+        """
+        if self.rule.multiple and not self.rule.transaction:
+            return False
         return any(
             decision.what == "sent" and decision.is_before(call) and call.time <= decision.at
             for key, decision in self.facts.items()
