@@ -13,11 +13,21 @@ import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.support.app import PROCESSOR, ROUTER, Host, answers, by_job, make_app, started
-from tests.support.outbox import Emarsys, Outbox, directory, effect, effect_id, key_of, pid_of, ref_of, sending
+from tests.support.outbox import (
+    Emarsys,
+    Outbox,
+    effect,
+    effect_id,
+    key_of,
+    pid_of,
+    ref_of,
+    sending,
+    serving,
+    write_document,
+)
 from tests.support.requests import processor_request, router_request
-from tests.support.world import make_service
 
-from emarsys_cdp.credentials import Secret, parse_api_key
+from emarsys_cdp.credentials import Secret
 from emarsys_cdp.effect import Effect
 from emarsys_cdp.outbox.ingestion import call_of
 from emarsys_cdp.outbox.transport import Objection
@@ -141,23 +151,12 @@ async def by_host(
     async with (
         listening(late, "127.0.0.1", 0) as url,
         AsyncFakeHost(url, destinations, **options) as host,
-        httpx.AsyncClient(trust_env=False) as http,
+        serving(emarsys, store, spaces, ingest_url=host.url, ingest_write_key=Secret(KEY)) as service,
+        started(make_app(service)) as ours,
     ):
-        service = make_service(
-            store,
-            world=emarsys.clock.world(),
-            client=http,
-            api_base=emarsys.api_base,
-            token_url=emarsys.token_url,
-            ingest_url=host.url,
-            ingest_write_key=Secret(KEY),
-        )
-        for space in spaces:
-            await directory(store).seen(space, parse_api_key(emarsys.api_key))
-        async with started(make_app(service)) as ours:
-            app.append(ours)
-            yield World(host, Outbox(service, emarsys.clock))
-            expect(host.breaches)
+        app.append(ours)
+        yield World(host, Outbox(service, emarsys.clock))
+        expect(host.breaches)
 
 
 @pytest.mark.parametrize("options", [{"proxy": True}, {"proxy": False}, {"stage": "processor"}, {"compacted": False}])
@@ -498,7 +497,7 @@ def test_each_space_has_its_write_key(emarsys: Emarsys) -> None:
 @pytest.mark.parametrize(("kind", "state"), [("direct", SENT), ("host", WAITING)])
 def test_a_document_chooses_the_transport(emarsys: Emarsys, tmp_path: Path, kind: str, state: str) -> None:
     """Whatever the settings are; what it asks for and is not set up holds the effect with the reason."""
-    (tmp_path / "dest-1.json").write_text(f'{{"transport": {{"kind": "{kind}"}}}}')
+    write_document(tmp_path, transport={"kind": kind})
     one = effect(1)
 
     async def steps(outbox: Outbox, gateway: Gateway, host: Host) -> Any:
