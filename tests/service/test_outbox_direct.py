@@ -349,7 +349,6 @@ def test_an_unknown_name_holds_the_effect(emarsys: Emarsys) -> None:
         states, note = await outbox.states([held, behind, apart]), (await outbox.read(held)).note
         emarsys.add_event("win back", 9002)
         seconds = await outbox.wait_for(held)
-        outbox.clock.advance(300)
         await outbox.send()
         return states, note, seconds, await outbox.states([held, behind, apart])
 
