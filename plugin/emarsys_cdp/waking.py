@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from emarsys_cdp.effect import Effect, pack_effect
 from emarsys_cdp.identity.ruling import wake_of
 from emarsys_cdp.merging import Merger
-from emarsys_cdp.rules.book import CAPPED, Book
+from emarsys_cdp.rules.book import CAPPED, Book, Posted
 from emarsys_cdp.rules.limits import Places, release, reserve
 from emarsys_cdp.rules.passing import (
     Candidate,
@@ -33,6 +33,7 @@ from emarsys_cdp.rules.passing import (
     resolved,
 )
 from emarsys_cdp.rules.pattern import Cap
+from emarsys_cdp.rules.posted import with_posted
 from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.rules.taking import trim
 from emarsys_cdp.store import Commit, Store
@@ -167,8 +168,8 @@ class Waker:
         for candidate in looked.candidates:
             book, found = await self._pass(rules, book, due, candidate, taken, now)
             effects += found
-        book = trim(rules, book, now)
-        return replace(record, book=book if book.log or book.rules else None), tuple(effects)
+        book = with_posted(trim(rules, book, now), [Posted(one.id, shard(due.pid), now) for one in effects], now)
+        return replace(record, book=book if book.log or book.rules or book.posted else None), tuple(effects)
 
     async def _withdrawn(self, rules: RuleSet, book: Book, due: _Due, taken: list[_Place], now: int) -> Book:
         """Take effects back that a stop came before, the last action first: until one has been sent already."""

@@ -147,6 +147,14 @@ class RuleState(Struct, frozen=True, array_like=True, gc=False):
     late_stops: int = 0
 
 
+class Posted(Struct, frozen=True, array_like=True, gc=False):
+    """An effect that went to the outbox: its id, the shard it is kept in, and when (ms)."""
+
+    id: str
+    shard: int
+    at: int
+
+
 class Book(Struct, frozen=True, array_like=True, gc=False):
     """
     All that rules need of a person.
@@ -154,7 +162,8 @@ class Book(Struct, frozen=True, array_like=True, gc=False):
     *log* is in the order of (time, messageId). Calls before *floor* are no longer in it. *base* are the values of
     before the log, for rules that ask what was known. *rules* are the states by the rules' ids. *stale*: everything has
     to be folded anew (two profiles became one). *doubts* are (rule, instance id) whose sent effects a stop may still
-    withdraw. *wake* is the earliest of all rules, 0 never.    *held*: something waits for a key.
+    withdraw. *wake* is the earliest of all rules, 0 never. *held*: something waits for a key. *posted* are effects that
+    may still be in the outbox, whatever became of them: an erasure removes them.
 
     *seen* and *decided* are the last moments at which a call was seen and at which the gate decided something: of two
     in the same millisecond the later one has the greater number.
@@ -170,6 +179,7 @@ class Book(Struct, frozen=True, array_like=True, gc=False):
     held: bool = False
     seen: int = 0
     decided: int = 0
+    posted: tuple[Posted, ...] = ()
 
 
 EMPTY = Book()

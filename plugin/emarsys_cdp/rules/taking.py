@@ -248,9 +248,19 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
     names = dict.fromkeys((*first.rules, *second.rules))
     states = {name: _joined(first.rules.get(name, _NO_STATE), second.rules.get(name, _NO_STATE)) for name in names}
     doubts = tuple(dict.fromkeys((*first.doubts, *second.doubts)))
-    seen, decided = max(first.seen, second.seen), max(first.decided, second.decided)
+    posted = tuple(dict.fromkeys((*first.posted, *second.posted)))
     return Book(
-        log, max(first.floor, second.floor), base, states, True, doubts, 1, first.held or second.held, seen, decided
+        log,
+        max(first.floor, second.floor),
+        base,
+        states,
+        True,
+        doubts,
+        1,
+        first.held or second.held,
+        max(first.seen, second.seen),
+        max(first.decided, second.decided),
+        posted,
     )
 
 
