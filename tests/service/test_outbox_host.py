@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -137,7 +138,12 @@ class World:
 
 @asynccontextmanager
 async def by_host(
-    emarsys: Emarsys, store: Store, spaces: tuple[str, ...] = ("dest-1",), **options: Any
+    emarsys: Emarsys,
+    store: Store,
+    spaces: tuple[str, ...] = ("dest-1",),
+    *,
+    settings: Mapping[str, Any] = {},
+    **options: Any,
 ) -> AsyncIterator[World]:
     """Run a FakeHost and a service, each of which knows where the other one is."""
     app: list[Any] = []
@@ -151,7 +157,7 @@ async def by_host(
     async with (
         listening(late, "127.0.0.1", 0) as url,
         AsyncFakeHost(url, destinations, **options) as host,
-        serving(emarsys, store, spaces, ingest_url=host.url, ingest_write_key=Secret(KEY)) as service,
+        serving(emarsys, store, spaces, ingest_url=host.url, ingest_write_key=Secret(KEY), **settings) as service,
         started(make_app(service)) as ours,
     ):
         app.append(ours)
@@ -278,7 +284,9 @@ def test_the_first_job_has_the_effect(emarsys: Emarsys, make_store: MakeStore) -
     first, again, other, nobody, state = asyncio.run(main())
 
     assert first == again
-    assert first["batchedRequest"]["body"]["JSON"] == {
+    contact, event = first["batchedRequest"]
+    assert contact["body"]["JSON"] == {"key_id": "3", "contacts": [{"3": key_of(1)}]}
+    assert event["body"]["JSON"] == {
         "key_id": "3",
         "external_id": key_of(1),
         "data": {"global": {"cart": "c1"}},
@@ -424,7 +432,7 @@ def test_names_are_pinned_before_the_host_has_it(emarsys: Emarsys) -> None:
         note, given = (await outbox.read(unknown)).note, [call["messageId"] for call in gateway.calls]
         outbox.clock.advance(3600)
         outputs = await ask(host, emarsys, one, unknown)
-        return note, given, outputs[0]["batchedRequest"]["endpoint"], outputs[1]["statusCode"]
+        return note, given, outputs[0]["batchedRequest"][1]["endpoint"], outputs[1]["statusCode"]
 
     note, given, endpoint, status = run(emarsys, steps)
 
@@ -432,6 +440,24 @@ def test_names_are_pinned_before_the_host_has_it(emarsys: Emarsys) -> None:
     assert given == [effect_id(1)]
     assert endpoint.endswith("/event/9001/trigger")
     assert status == 298
+
+
+def test_a_contact_that_the_host_has_not_sent_yet_is_made(emarsys: Emarsys) -> None:
+    """The call that makes it may wait in another queue of the host; where a document forbids that, it is aborted."""
+
+    async def main(**settings: Any) -> list[JobState]:
+        one = effect(70, id=effect_id(70 + len(settings)))
+        async with by_host(emarsys, MemoryStore(), settings=settings) as world:
+            await world.post(one)
+            await world.until([one], HANDED)
+            await world.host.drain()
+            return [job.state for job in world.host.jobs]
+
+    with TemporaryDirectory() as rules:
+        write_document(Path(rules), contacts={"create": "never"})
+        assert asyncio.run(main(rules_dir=Path(rules))) == [JobState.ABORTED]
+    assert asyncio.run(main()) == [JobState.DELIVERED]
+    assert [one.external_id for one in emarsys.events] == [key_of(70)]
 
 
 @pytest.mark.parametrize(("status", "reason"), [(401, "INGEST_WRITE_KEY"), (413, "HTTP 413"), (503, "HTTP 503")])
