@@ -56,7 +56,7 @@ class TimedStore:
         return frozenset([pid for pid, wake in self._wakes.items() if wake <= now])
 
     def next_wake(self, until: int, but: frozenset[str] = frozenset()) -> tuple[int, list[str]] | None:
-        """Return the earliest time (ms) at which somebody else is to be looked at, and whom; None: nobody until then."""
+        """Return the earliest time (ms) at which somebody else is to be looked at, and whom; None: nobody till then."""
         wakes = {pid: wake for pid, wake in self._wakes.items() if pid not in but}
         first = min(wakes.values(), default=until + 1)
         return None if first > until else (first, [pid for pid, wake in wakes.items() if wake == first])
