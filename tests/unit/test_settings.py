@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emarsys_cdp.credentials import Secret
-from emarsys_cdp.settings import PREFIX, VARIABLES, Settings, read_settings
+from emarsys_cdp.settings import PREFIX, VARIABLES, Settings, read_settings, read_write_keys
 from emarsys_cdp_hooks import StopAndFix
 
 S3CRET = "hunter2-the-secret"
@@ -79,6 +79,34 @@ def test_the_directory_of_rules_has_to_be_there(tmp_path: Path) -> None:
     assert f"EMARSYS_CDP_RULES_DIR {tmp_path / 'x'} is no directory" in refusal(
         environment(RULES_DIR=str(tmp_path / "x"))
     )
+
+
+def test_write_keys_are_for_destinations() -> None:
+    """One for all, or one for each; spaces around them do not matter."""
+    ingestion = {"INGEST_URL": "http://rudder:8080/"}
+    one = read_settings(environment(INGEST_WRITE_KEY=S3CRET, **ingestion))
+
+    assert (one.ingest_url, one.ingest_write_key) == ("http://rudder:8080", Secret(S3CRET))
+    assert read_write_keys(S3CRET) == {"": Secret(S3CRET)}
+    assert read_write_keys("dest-1=a, dest-2=b ,c") == {"dest-1": Secret("a"), "dest-2": Secret("b"), "": Secret("c")}
+
+
+@pytest.mark.parametrize(
+    "text", [f"={S3CRET}", f"dest-1={S3CRET},dest-1=x", f"{S3CRET},x", "dest-1=", ",", f"a:{S3CRET}"]
+)
+def test_malformed_write_keys_are_told_without_showing_them(text: str) -> None:
+    """The variable is named, and what would be right."""
+    told = refusal(environment(INGEST_WRITE_KEY=text, INGEST_URL="http://rudder:8080"))
+
+    assert told.startswith("EMARSYS_CDP_INGEST_WRITE_KEY ")
+
+
+@pytest.mark.parametrize(("name", "text"), [("INGEST_URL", "http://rudder:8080"), ("INGEST_WRITE_KEY", "key")])
+def test_an_ingestion_needs_an_address_and_a_key(name: str, text: str) -> None:
+    """The one that is missing is named."""
+    missing = {"INGEST_URL": "INGEST_WRITE_KEY", "INGEST_WRITE_KEY": "INGEST_URL"}[name]
+
+    assert f"EMARSYS_CDP_{missing} is missing" in refusal(environment(**{name: text}))
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])

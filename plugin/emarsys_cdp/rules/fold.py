@@ -79,6 +79,7 @@ class Fold:
         self._horizon = state.horizon
         self._late_stops = state.late_stops
         self._trace = trace
+        self._moved: dict[int, set[str]] = {}
         self.doubts: dict[str, None] = {}
 
     def result(self) -> RuleState:
@@ -143,17 +144,16 @@ class Fold:
                 self._replace_by(call.seen)
                 for index in range(len(self._instances)):
                     self._stop(index, call)
+        self._moved.clear()
         for call in calls:
             for index in range(len(self._instances)):
                 self._advance(index, call)
             if self._rule in call.opens:
                 self._start(call)
-        if len(calls) > 1:
-            for index, instance in enumerate(self._instances):
-                if instance.since == time:
-                    for call in calls:
-                        if call.message_id != instance.moved:
-                            self._stop(index, call)
+        for index, movers in self._moved.items() if len(calls) > 1 else ():
+            for call in calls:
+                if call.message_id not in movers:
+                    self._stop(index, call)
 
     def timers(self, until: int, *, inclusive: bool = False) -> None:
         """Let time pass: up to *until* (ms), with what is due at that instant when it is *inclusive*."""
@@ -187,17 +187,18 @@ class Fold:
                 self._horizon = max(self._horizon, deadline + 1)
                 if not node.goes_on:
                     return replace(instance, status=EXPIRED, why=TIMEOUT, ended=deadline)
-                instance = replace(instance, node=instance.node + 1, since=deadline, moved="", done=())
+                instance = _entered(instance, instance.node + 1, deadline)
         return instance
 
     def _reached(self, instance: Instance, node: Node, fire: int) -> Instance:
         """Return an instance that has reached an act node at F."""
         place = instance.node + 1
-        passage = Passage(place, fire, instance.since, self._outcome(instance.id, place))
+        variables = None if node.ends else instance.variables
+        passage = Passage(place, fire, instance.since, self._outcome(instance.id, place), variables)
         passages = (*instance.passages, passage)
         if node.ends:
             return settled(replace(instance, status=DUE, fire=fire, passages=passages))
-        return replace(instance, node=place, since=fire, moved="", done=(), passages=passages)
+        return replace(_entered(instance, place, fire), passages=passages)
 
     def _outcome(self, instance: str, node: int) -> str:
         fact = self._fact(instance, node)
@@ -219,12 +220,12 @@ class Fold:
     def _stop(self, index: int, call: Logged) -> None:
         """Try the exclude rows that are armed for an instance (E1, E2)."""
         instance = self._instances[index]
-        if call.time < instance.began or call.message_id == instance.start:
+        if call.time < instance.began:
             return
         if self._is_over(instance, call):
             self._stop_late(instance, call)
             return
-        if not instance.alive:
+        if not self._blocks(instance, call):
             return
         program = self._program(instance)
         row = None if program is None else self._stopping_row(program, instance, call)
@@ -233,7 +234,8 @@ class Fold:
         stopped = _cancelled(self._captured(instance, row, call), call.message_id, call.time)
         if row.actions:
             outcome = self._outcome(instance.id, ~row.index)
-            stopped = replace(stopped, passages=(*stopped.passages, Passage(~row.index, call.time, call.time, outcome)))
+            passage = Passage(~row.index, call.time, call.time, outcome, stopped.variables)
+            stopped = replace(stopped, passages=(*stopped.passages, passage))
         self._doubt(instance)
         self._instances[index] = stopped
         self._trace("cancelled", call, stopped, row)
@@ -242,36 +244,38 @@ class Fold:
         plan, time = program.pattern.plan, call.time
         if not self._fits(program, instance, call, stop=True):
             return None
-        for row in program.whole:
-            if armed(row, instance.began, time) and self._matches(program, row, call, instance):
-                return row
         for row in program.guards_of(plan[instance.node].seq):
-            is_armed = instance.moved != call.message_id and armed(row, instance.since, time)
-            if is_armed and self._matches(program, row, call, instance):
+            if armed(row, instance.since, time) and self._matches(program, row, call, instance):
                 return row
         for passage in instance.passages:
-            if passage.outcome == WAITS and 0 < passage.node <= instance.node:
+            if 0 < passage.node <= instance.node and self._is_unsent(instance, passage, call):
                 for row in program.guards_of(plan[passage.node - 1].seq):
                     is_armed = row.within is None and armed(row, passage.left, time)
                     if is_armed and self._matches(program, row, call, instance):
                         return row
+        for row in program.whole:
+            if armed(row, instance.began, time) and self._matches(program, row, call, instance):
+                return row
         return None
 
+    def _is_unsent(self, instance: Instance, passage: Passage, call: Logged) -> bool:
+        """Tell whether a passage was still at the gate when a call was seen."""
+        fact = self._fact(instance.id, passage.node)
+        return fact is None or fact.outcome == WAITS or call.seen <= fact.at
+
     def _is_over(self, instance: Instance, call: Logged) -> bool:
-        """Tell whether a call was seen after the gate had decided an instance's exit: facts stay facts (E1)."""
-        fact = self._exit_fact(instance)
+        """Tell whether a call was seen after the gate had decided an instance's last stage: facts stay facts (E1)."""
+        fact = self._last_fact(instance)
         return fact is not None and fact.outcome != WAITS and call.seen > fact.at
 
-    def _exit_fact(self, instance: Instance) -> Fact | None:
-        if instance.id not in self._facts:
-            return None
-        program = self._program(instance)
-        last = -1 if program is None or not program.pattern.plan[-1].ends else len(program.pattern.plan) - 1
-        return self._fact(instance.id, last)
+    def _last_fact(self, instance: Instance) -> Fact | None:
+        """Return what the gate knows of the last stage of an instance in which something is done."""
+        program = self._program(instance) if instance.id in self._facts else None
+        return None if program is None else self._fact(instance.id, program.last_act)
 
     def _stop_late(self, instance: Instance, call: Logged) -> None:
         """Note a stop that came after the sending (1k): nothing changes, unless it can be withdrawn still."""
-        program, fact = self._program(instance), self._exit_fact(instance)
+        program, fact = self._program(instance), self._last_fact(instance)
         if fact is None or fact.outcome != SENT or program is None or instance.status not in (ACTIVE, DUE, COMPLETED):
             return
         before = instance.alive or call.time <= instance.fire
@@ -300,28 +304,24 @@ class Fold:
         for row in program.rows_of(node):
             if row.index in instance.done or not self._steps(program, row, call, instance):
                 continue
+            if row.count > 1:
+                instance = replace(instance, found=(*instance.found, (row.index, call.time)))
+                self._instances[index] = instance
+                if _counted(instance, row, call.time) < row.count:
+                    continue
             instance = self._captured(instance, row, call)
             done = (*instance.done, row.index)
             if node.join and len(done) < len(node.rows):
                 self._instances[index] = replace(instance, done=done)
             else:
-                self._instances[index] = replace(
-                    instance, node=instance.node + 1, since=call.time, moved=call.message_id, done=()
-                )
+                self._instances[index] = _entered(instance, instance.node + 1, call.time, call.message_id)
+                self._moved.setdefault(index, set()).add(call.message_id)
             self._trace("advanced", call, self._instances[index], row)
             return
 
     def _steps(self, program: Program, row: Row, call: Logged, instance: Instance) -> bool:
-        if not in_window(row, instance.since, call.time, program.pattern.lifetime):
-            return False
-        if not self._matches(program, row, call, instance):
-            return False
-        if row.count == 1:
-            return True
-        first = instance.since + (row.wait or 0)
-        if row.count_within is not None:
-            first = max(first, call.time - row.count_within)
-        return self._count(program, row, call, first, instance) >= row.count
+        is_armed = in_window(row, instance.since, call.time, program.pattern.lifetime)
+        return is_armed and self._matches(program, row, call, instance)
 
     def _start(self, call: Logged) -> None:
         """Try the start rows (S1 to S7)."""
@@ -329,26 +329,27 @@ class Fold:
         if program is None:
             return
         row = next((row for row in program.starts if self._opens(program, row, call)), None)
-        if row is None:
-            return
         pattern = program.pattern
         value = _text(call, pattern.transaction)
-        if pattern.transaction is not None and value is None:
-            self._trace("no_transaction", call, None, row)
+        sent = bool(self._facts) and self._has_sent(call, value)
+        if sent:
+            row = row or program.starts[0]  # whatever has sent something has been
+        if row is None or (not sent and not self._is_free(program, row, call, value)):
             return
-        name = instance_id(self._person.space, self._rule, call.message_id, call.who, value) if self._facts else None
-        sent = name is not None and any(fact.outcome == SENT for fact in self._facts.get(name, ()))
-        if not sent and not self._is_free(program, row, call, value):
-            return
-        name = name or instance_id(self._person.space, self._rule, call.message_id, call.who, value)
+        name = instance_id(self._person.space, self._rule, call.message_id, call.who, value)
         if any(one.id == name for one in self._instances):
             return
         new = Instance(
             name, pattern.version, call.message_id, call.time, 0, call.time, call.message_id, transaction=value
         )
         new = self._captured(new, row, call)
+        self._moved.setdefault(len(self._instances), set()).add(call.message_id)
         self._instances.append(new)
         self._trace("started", call, new, row)
+
+    def _has_sent(self, call: Logged, value: str | None) -> bool:
+        name = instance_id(self._person.space, self._rule, call.message_id, call.who, value)
+        return any(fact.outcome == SENT for fact in self._facts.get(name, ()))
 
     def _opens(self, program: Program, row: Row, call: Logged) -> bool:
         if not self._matches(program, row, call, None):
@@ -356,11 +357,14 @@ class Fold:
         if row.count == 1:
             return True
         within = program.pattern.lifetime if row.count_within is None else row.count_within
-        return self._count(program, row, call, call.time - within, None) >= row.count
+        return self._count(program, row, call, call.time - within) >= row.count
 
     def _is_free(self, program: Program, row: Row, call: Logged, value: str | None) -> bool:
         """Tell whether a new instance may begin (S2, S4 to S6)."""
         pattern = program.pattern
+        if pattern.transaction is not None and value is None:
+            self._trace("no_transaction", call, None, row)
+            return False
         if self._is_late(call, pattern.multiple, value):
             self._trace("late_start", call, None, row)
             return False
@@ -370,11 +374,11 @@ class Fold:
         if pattern.max_entries is not None and entries >= pattern.max_entries:
             self._trace("max_entries", call, None, row)
             return False
-        last = max([self._state.last_fire, *[one.fire for one in self._instances]])
+        last = next((one.fire for one in reversed(self._instances) if one.fire), self._state.last_fire)
         if last and call.time < last + pattern.reentry_after:
             self._trace("cool_down", call, None, row)
             return False
-        if self._looked_back(program, call, value):
+        if self._looked_back(program, row, call, value):
             self._trace("lookback", call, None, row)
             return False
         return True
@@ -382,7 +386,7 @@ class Fold:
     def _is_late(self, call: Logged, multiple: bool, value: str | None) -> bool:
         """Tell whether a start was seen after a sending that it would have come before (S2)."""
         if multiple and value is None:
-            return False
+            return False  # nothing is in the way of anything
         return any(
             fact.outcome == SENT and call.seen > fact.at >= call.time and (not multiple or fact.transaction == value)
             for facts in self._facts.values()
@@ -393,42 +397,45 @@ class Fold:
         """Tell whether an instance is in the way (S4), and do to it what a repeated start does (2.5)."""
         pattern = program.pattern
         blocking = [index for index, one in enumerate(self._instances) if self._blocks(one, call)]
-        if pattern.multiple and pattern.transaction is None:
-            if len(blocking) >= pattern.max_active:
-                self._trace("max_active", call, None, row)
-            return len(blocking) >= pattern.max_active
         same = [index for index in blocking if self._instances[index].transaction == value]
-        for index in same:
-            self._repeat(index, program, row, call)
-        if blocking and not same and not pattern.multiple:
+        if same and not (pattern.multiple and pattern.transaction is None):
+            self._repeat(same[0], program, row, call)
+            return True
+        if blocking and not pattern.multiple:
             self._trace("already_active", call, self._instances[blocking[0]], row)
-        return bool(same or (blocking and not pattern.multiple))
+            return True
+        if len(blocking) >= pattern.max_active:
+            self._trace("max_active", call, None, row)
+            return True
+        return False
 
     def _blocks(self, instance: Instance, call: Logged) -> bool:
-        """Tell whether an instance is in the way of a start: alive, or decided only after the call was seen."""
+        """Tell whether an instance is alive at a call: it has not ended, or the gate decided only after that."""
         if instance.alive:
             return True
-        if not instance.fire or instance.status == CANCELLED:
+        if instance.status in (CANCELLED, EXPIRED):
             return False
-        fact = self._fact(instance.id, instance.node + 1)
-        return fact is not None and call.seen <= fact.at
+        ends = [fact.at for fact in self._facts.get(instance.id, ()) if fact.outcome != WAITS]
+        fact = self._last_fact(instance)
+        last = fact.at if instance.fire and fact is not None else max(ends, default=call.time - 1)
+        return call.time <= last
 
     def _repeat(self, index: int, program: Program, row: Row, call: Logged) -> None:
         instance, what = self._instances[index], program.pattern.on_repeat
-        decided = any(fact.outcome == SENT and call.seen > fact.at for fact in self._facts.get(instance.id, ()))
-        restarts = what == RESTART and instance.status == ACTIVE and instance.node == 0 and not decided
-        if what == IGNORE or not instance.alive or (what == RESTART and not restarts):
+        restarts = what == RESTART and instance.status == ACTIVE and instance.node == 0
+        if what == IGNORE or (what == RESTART and not restarts) or self._is_over(instance, call):
             self._trace("already_active", call, instance, row)
             return
-        instance = self._captured(instance, row, call)
         if restarts:
-            instance = replace(instance, since=call.time, moved=call.message_id, done=())
-        self._instances[index] = instance
+            instance = _entered(instance, 0, call.time, call.message_id)
+            self._moved.setdefault(index, set()).add(call.message_id)
+        self._instances[index] = instance = self._captured(instance, row, call)
         self._trace("repeated", call, instance, row)
 
-    def _looked_back(self, program: Program, call: Logged, value: str | None) -> bool:
+    def _looked_back(self, program: Program, row: Row, call: Logged, value: str | None) -> bool:
         """Tell whether an exclude row of the first stage has matched before the start (S6)."""
         seq = program.pattern.plan[0].seq
+        new = self._captured(Instance("", program.pattern.version, call.message_id, call.time), row, call)
         for guard in (*program.guards_of(seq), *program.whole):
             if not guard.lookback:
                 continue
@@ -438,20 +445,15 @@ class Fold:
                 if earlier.time < call.time - guard.lookback:
                     continue
                 fits = value is None or _text(earlier, program.pattern.transaction) in (None, value)
-                if fits and self._matches(program, guard, earlier, None):
+                if fits and self._matches(program, guard, earlier, new):
                     return True
         return False
 
-    def _count(self, program: Program, row: Row, call: Logged, first: int, instance: Instance | None) -> int:
-        """Return how many calls from *first* on, up to this one, match a row."""
-        found = 0
-        for one in self._person.log:
-            if (one.time, one.message_id) > (call.time, call.message_id):
-                break
-            opened = instance is not None and one.message_id == instance.moved
-            if one.time >= first and not opened and self._matches(program, row, one, instance):
-                found += 1
-        return found
+    def _count(self, program: Program, row: Row, call: Logged, first: int) -> int:
+        """Return how many calls from *first* on, up to this one, match a start row."""
+        until = (call.time, call.message_id)
+        calls = [one for one in self._person.log if one.time >= first and (one.time, one.message_id) <= until]
+        return sum(1 for one in calls if self._matches(program, row, one, None))
 
     def _matches(self, program: Program, row: Row, call: Logged, instance: Instance | None) -> bool:
         if row.on and call.type not in row.on:
@@ -488,6 +490,17 @@ class Fold:
         if version not in self._known:
             self._known[version] = self._programs(self._rule, version)
         return self._known[version]
+
+
+def _entered(instance: Instance, node: int, since: int, moved: str = "") -> Instance:
+    """Return an instance that has come to a node of its plan; *moved*: by which call."""
+    return replace(instance, node=node, since=since, moved=moved, done=(), found=())
+
+
+def _counted(instance: Instance, row: Row, time: int) -> int:
+    """Return how many calls have matched a row, within its time if it has one."""
+    first = 0 if row.count_within is None else time - row.count_within
+    return sum(1 for index, at in instance.found if index == row.index and at >= first)
 
 
 def settled(instance: Instance) -> Instance:

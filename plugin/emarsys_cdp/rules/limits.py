@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from emarsys_cdp.rules.pattern import Cap
 
 Places: TypeAlias = tuple[tuple[str, int], ...]
 """Who has a place, by the name of the passage, and since when (ms since 1970 UTC); the oldest first."""
 
 
-def reserve(places: Places, name: str, caps: Sequence[Cap], now: int) -> tuple[Places, int | None]:
+class Full(Struct, frozen=True):
+    """There is no place before *until* (ms); *waits*: all caps that are full let one wait."""
+
+    until: int
+    waits: bool
+
+
+def reserve(name: str, caps: Sequence[Cap], now: int, places: Places) -> tuple[Places, Full | None]:
     """
     Return the places with one for a passage, and None; or as they were, and when there is room again.
 
@@ -25,14 +34,13 @@ def reserve(places: Places, name: str, caps: Sequence[Cap], now: int) -> tuple[P
     places = tuple([one for one in places if one[1] > now - longest])
     if any(one[0] == name for one in places):
         return places, None
-    free = 0
-    for cap in caps:
-        counted = [at for _, at in places if at > now - cap.per]
-        if len(counted) >= cap.count:
-            free = max(free, counted[len(counted) - cap.count] + cap.per)
-    return (places, free) if free else ((*places, (name, now)), None)
+    counted = [(cap, [at for _, at in places if at > now - cap.per]) for cap in caps]
+    full = [(cap, times[len(times) - cap.count] + cap.per) for cap, times in counted if len(times) >= cap.count]
+    if full:
+        return places, Full(max(until for _, until in full), all(cap.defer for cap, _ in full))
+    return (*places, (name, now)), None
 
 
-def release(places: Places, name: str) -> Places:
+def release(name: str, places: Places) -> tuple[Places, None]:
     """Return the places without that of a passage that was not sent after all."""
-    return tuple([one for one in places if one[0] != name])
+    return tuple([one for one in places if one[0] != name]), None

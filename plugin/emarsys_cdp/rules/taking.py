@@ -44,11 +44,15 @@ def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Map
     log = book.log
     if call.time < book.floor or _has(log, call.message_id):
         return book
+    if call.seen <= book.decided:
+        call = replace(call, seen=book.decided + 1)
+        taken = replace(taken, call=call)
+    seen = max(book.seen, call.seen)
     if not log or call.time > log[-1].time:
-        book = replace(book, log=(*log, call))
+        book = replace(book, log=(*log, call), seen=seen)
         return _with(rules, book, _step(rules, space, book, taken))
     place = bisect_right(log, (call.time, call.message_id), key=lambda one: (one.time, one.message_id))
-    book = replace(book, log=(*log[:place], call, *log[place:]))
+    book = replace(book, log=(*log[:place], call, *log[place:]), seen=seen)
     touched = dict.fromkeys(taken.rules)
     if rules.keeps(call.values):  # what was known at later calls may be another by now
         touched |= dict.fromkeys([name for name in book.rules if _needs_profile(rules, name)])
@@ -244,7 +248,20 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
     names = dict.fromkeys((*first.rules, *second.rules))
     states = {name: _joined(first.rules.get(name, _NO_STATE), second.rules.get(name, _NO_STATE)) for name in names}
     doubts = tuple(dict.fromkeys((*first.doubts, *second.doubts)))
-    return Book(log, max(first.floor, second.floor), base, states, True, doubts, 1)
+    posted = tuple(dict.fromkeys((*first.posted, *second.posted)))
+    return Book(
+        log,
+        max(first.floor, second.floor),
+        base,
+        states,
+        True,
+        doubts,
+        1,
+        first.held or second.held,
+        max(first.seen, second.seen),
+        max(first.decided, second.decided),
+        posted,
+    )
 
 
 def _joined(first: RuleState, second: RuleState) -> RuleState:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from itertools import count
-from typing import cast
+from typing import Any, cast
 
 from msgspec import UNSET, Struct
 from msgspec.structs import replace
@@ -125,6 +125,7 @@ class _Run:
         self._waker = Waker(store, namer, merger, revisions, lambda _: rules, self._clock, self._table.forget)
         self._effects = SentEffects(store, self._clock)
         self._results: dict[int, str] = {}
+        self._past: list[dict[str, Any]] = []
         self._seen: dict[str, set[str]] = {}
 
     def _clock(self) -> int:
@@ -144,13 +145,17 @@ class _Run:
         until = max(self._now, START + offset)
         await self._wake(until - 1)  # what is due at that instant comes after its calls
         self._now = until
-        await self._timed.expire()
+        await self._expire()
+
+    async def _expire(self) -> None:
+        """Let those go whose time is over; their instances are shown all the same."""
+        self._past += instances_of([unpack(stored)[1] for stored in await self._timed.expire()])
 
     async def _wake(self, until: int) -> None:
         """Look at everybody whose time comes until then, one instant after the other."""
         while (due := self._timed.next_wake(until)) is not None:
             self._now = max(self._now, due[0])
-            await self._timed.expire()
+            await self._expire()
             for pid in due[1]:
                 await self._effects.send(await self._waker.wake([pid]))
 
@@ -214,7 +219,7 @@ class _Run:
         return Outcome(
             name=self._vector.name,
             effects=self._effects.shown,
-            instances=instances_of(records),
+            instances=sorted([*self._past, *instances_of(records)], key=lambda one: (one["rule"], one["start"])),
             profiles=[person for person, _ in persons],
             shared=[one for one in sorted(filter(None, anons)) if await self._is_shared(one)],
             warnings=[code for call in calls for code in _warnings(*call)],

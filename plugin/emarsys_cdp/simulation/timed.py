@@ -67,10 +67,13 @@ class TimedStore:
     def _end(self, seconds: int) -> int | None:
         return self._clock() + seconds * 1000 if seconds else None
 
-    async def expire(self) -> None:
-        """Remove what has expired by now."""
+    async def expire(self) -> list[bytes]:
+        """Remove what has expired by now, and return the records of it."""
         now = self._clock()
-        await self._remove(_due(self._pids, now), _due(self._names, now))
+        pids = _due(self._pids, now)
+        records = [one for one in await self._store.read_records(pids) if one is not None] if pids else []
+        await self._remove(pids, _due(self._names, now))
+        return records
 
     async def remove_all(self) -> None:
         """Remove everything that was written."""
