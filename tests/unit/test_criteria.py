@@ -229,3 +229,21 @@ def test_the_short_form_is_read_as_it_is_written(leaf: dict[str, Any], negated: 
         raw, "match", Surroundings(TYPES, zone=zone), read
     )
     assert read.problems == []
+
+
+STRANGE: dict[str, st.SearchStrategy[Any]] = {
+    "s": st.sampled_from([True, ["a"], []]),
+    "n": st.sampled_from(["abc", "", "NaN", "Infinity", True, ["1"]]),
+    "b": st.sampled_from(["true", "", ["x"]]),
+    "d": st.sampled_from(["soon", "", "10", False, ["x"]]),
+    "l": st.sampled_from(["a", True]),
+}
+
+
+@LAW
+@given(leaves(), st.fixed_dictionaries(STRANGE), ZONES)
+def test_a_value_of_another_type_counts_as_absent(leaf: dict[str, Any], strange: dict[str, Any], zone: str) -> None:
+    """So it is with values that were kept before a data map got another type: nothing fails, nothing matches."""
+    facts, nothing = Facts(strange, TIME, strange, strange, strange), Facts({}, TIME)
+
+    assert holds(leaf, facts, zone, **CAPTURED) is holds(leaf, nothing, zone, **CAPTURED)
