@@ -162,8 +162,10 @@ class RuleModel(Model):
         entry = Entry(message["type"], time, message_id(message), arrival, self.turns, values)
         for name in values:
             self.first_seen.setdefault(name, time)
-        case = self.cases.setdefault(profile.pid, Case())
-        case.log = united(case.log, [entry])
+        if not profile.isolate:
+            # Chosen: a device that belongs to nobody is in no rule, since nothing could ever be sent (P12).
+            case = self.cases.setdefault(profile.pid, Case())
+            case.log = united(case.log, [entry])
 
     def _instances(self, pid: int) -> list[Instance]:
         if pid not in self._known:
