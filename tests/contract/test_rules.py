@@ -185,7 +185,24 @@ def test_settings_and_rules_are_reported_together(compiler: Compiler) -> None:
     ]
 
 
-JUNK = [None, True, 0, -1, 1e300, "", "*", "x", "\ud800", "9" * 400, [], {}, [[]], {"x": {}}, [None], {"map": []}]
+JUNK: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1e300,
+    "",
+    "*",
+    "x",
+    "\ud800",
+    "9" * 400,
+    [],
+    {},
+    [[]],
+    {"x": {}},
+    [None],
+    {"map": []},
+]
 RULES = [
     json.loads(emarsys_cdp_manifests.read(f"templates/{name}.json"))
     for name in ("cart-abandoned", "browse-abandoned", "renewal-reminder", "audience-entered", "dunning", "onboarding")
