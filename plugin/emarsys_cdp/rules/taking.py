@@ -47,6 +47,13 @@ def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Map
     if call.seen <= book.decided:
         call = replace(call, seen=book.decided + 1)
         taken = replace(taken, call=call)
+    book = _added(rules, space, book, taken)
+    is_elsewhere = not rules.zone_maps.isdisjoint(call.values)  # quiet hours may be other ones now
+    return replace(book, wake=1) if is_elsewhere and _has_waiting(book) else book
+
+
+def _added(rules: RuleSet, space: str, book: Book, taken: Taken) -> Book:
+    call, log = taken.call, book.log
     seen = max(book.seen, call.seen)
     if not log or call.time > log[-1].time:
         book = replace(book, log=(*log, call), seen=seen)
@@ -57,6 +64,12 @@ def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Map
     if rules.keeps(call.values):  # what was known at later calls may be another by now
         touched |= dict.fromkeys([name for name in _rules_of(book) if _needs_profile(rules, name)])
     return _with(rules, book, _refold(rules, space, book, touched, call.seen))
+
+
+def _has_waiting(book: Book) -> bool:
+    """Tell whether something waits at the gate."""
+    facts = [fact for state in book.rules.values() for facts in state.facts.values() for fact in facts]
+    return any(fact.outcome == WAITS and fact.until for fact in facts)
 
 
 def _has(log: tuple[Logged, ...], message_id: str) -> bool:
