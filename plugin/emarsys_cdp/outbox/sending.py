@@ -136,6 +136,11 @@ class OutboxSender:
             if space not in self._busy:
                 self._busy[space] = asyncio.create_task(self._send(space, places[:A_BATCH]))
 
+    @property
+    def under_way(self) -> bool:
+        """Whether something is being sent."""
+        return bool(self._busy)
+
     async def settled(self) -> None:
         """Wait until nothing is under way."""
         while self._busy:
