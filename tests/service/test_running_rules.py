@@ -85,9 +85,14 @@ def test_who_is_in_a_rule_stays_with_the_version_of_the_start() -> None:
 
 
 def test_a_version_that_migrates_takes_everybody_along() -> None:
-    """Also those of versions before the last one; windows are those of the new one, when they are looked at again."""
+    """Also those of versions before the last one; windows are those of the new one."""
     assert [hour for hour, _ in effects(of(lifetime="50h", onPublish="migrate"))] == [50]
     assert [hour for hour, _ in effects(of(lifetime="2h"), of(lifetime="50h", onPublish="migrate"))] == [50]
+
+
+def test_windows_that_became_shorter_count_at_once() -> None:
+    """A publication that migrates has everybody looked at: nobody waits for the time of before."""
+    assert [hour for hour, _ in effects(of(lifetime="3h", onPublish="migrate"))] == [3]
 
 
 @pytest.mark.parametrize(

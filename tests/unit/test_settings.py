@@ -60,6 +60,7 @@ def test_every_variable_is_a_setting() -> None:
         ("HTTP_PROXY", "http://proxy:3128", Secret("http://proxy:3128")),
         ("SEND_SECONDS", "2.5", 2.5),
         ("HOST_TOKEN", S3CRET, Secret(S3CRET)),
+        ("CLOCK", "virtual", "virtual"),
         ("LOG_LEVEL", "debug", "debug"),
     ],
 )
@@ -71,6 +72,14 @@ def test_a_variable_sets_its_setting(name: str, text: str, value: Any, tmp_path:
     settings = [read_settings(environment(**{name: text}, **more)), read_settings({}, file)]
 
     assert [getattr(one, name.lower()) for one in settings] == [value, value]
+
+
+def test_a_virtual_clock_is_for_the_embedded_server() -> None:
+    """A Redis of one's own is of real people; a name of a clock that is none is refused."""
+    own = environment(CLOCK="virtual", REDIS_URL="redis://host:6379/0", SECRET="0123456789abcdef")  # noqa: S106
+
+    assert "EMARSYS_CDP_CLOCK virtual is for the embedded server only: leave EMARSYS_CDP_REDIS_URL out" in refusal(own)
+    assert "EMARSYS_CDP_CLOCK must be system or virtual" in refusal(environment(CLOCK="sundial"))
 
 
 def test_the_directory_of_rules_has_to_be_there(tmp_path: Path) -> None:

@@ -165,6 +165,11 @@ class OutboxSender:
         self._next_shard = chosen[-1] + 1 if len(chosen) < len(order) else 0
         return chosen
 
+    @property
+    def under_way(self) -> bool:
+        """Whether something is being sent."""
+        return bool(self._busy)
+
     async def settled(self) -> None:
         """Wait until nothing is under way."""
         while self._busy:

@@ -34,7 +34,7 @@ class Timers:
     """
     Looks at people whose time has come.
 
-    *posted* is told when effects went to the outbox. *clock* gives ms since 1970 UTC.
+    *posted* is told when effects went to the outbox. *clock* gives ms since 1970 UTC. *emitted* counts the effects.
     """
 
     def __init__(
@@ -57,6 +57,8 @@ class Timers:
         self._moved: set[tuple[str, int, int]] = set()
         self._everybody = False
         self._noticed = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.emitted = 0
 
     def notice(self, pid: str, wake: int) -> None:
         """Note a person that a call of this worker has changed: if something is due it is looked at without delay."""
@@ -101,12 +103,16 @@ class Timers:
 
     async def look(self, *, all_shards: bool = True) -> int:
         """
-        Look at everybody who is due; return how many there were.
+        Look at everybody who is due; return how many there were. Nobody is being looked at when it returns.
 
         Raises:
             StoreUnavailable: the store is out of order; whoever was not looked at comes again.
 
         """
+        async with self._turn:
+            return await self._look(all_shards)
+
+    async def _look(self, all_shards: bool) -> int:
         found = 0
         self._noticed.clear()
         while self._soon:
@@ -136,6 +142,7 @@ class Timers:
 
     def _count(self, woken: Iterable[Woken]) -> None:
         effects = [effect for one in woken for effect in one.effects]
+        self.emitted += len(effects)
         for effect in effects:
             self._metrics.count_effect(effect.do, "emitted")
         if effects:

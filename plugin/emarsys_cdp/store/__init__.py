@@ -197,6 +197,10 @@ class Store(Protocol):
         """Return how many timers there are."""
         ...
 
+    async def next_timer(self) -> int | None:
+        """Return the time (ms) of the first timer of all shards, None when there is none."""
+        ...
+
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
         """
         Return effects of some shards that are to be sent by *now* (ms), at most *limit* of each shard.

@@ -75,6 +75,10 @@ class MemoryOutbox:
         """Return how many timers there are."""
         return sum(map(len, self.timers.values()))
 
+    async def next_timer(self) -> int | None:
+        """Return the time of the first timer."""
+        return min(chain.from_iterable(timers.values() for timers in self.timers.values()), default=None)
+
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
         """Return effects that are to be sent by *now*."""
         due = [_first(((e.until, e) for e in self._queue(number) if e.until <= now), limit) for number in shards]

@@ -78,6 +78,12 @@ class RedisOutbox:
         keys = [timers_key(number) for number in range(SHARDS)]
         return sum(await self._topology.run(keys, [("ZCARD", key) for key in keys]))
 
+    async def next_timer(self) -> int | None:
+        """Return the time of the first timer."""
+        keys = [timers_key(number) for number in range(SHARDS)]
+        found = await self._topology.run(keys, [("ZRANGE", key, 0, 0, "WITHSCORES") for key in keys])
+        return min((int(float(reply[1])) for reply in found if reply), default=None)
+
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
         """Return effects that are to be sent by *now*."""
         return await self._first({number: queue_key(number) for number in shards}, str(now), limit)
