@@ -39,12 +39,14 @@ class Look:
     What comes of looking at a passage: a decision, or when to look again.
 
     `rows` are those whose onlyIf holds. `is_in_time`: the settling is over and the question of lateness was asked.
+    `waits`: for the end of quiet hours or of a cap's time.
     """
 
     what: str | None = None
     again: int | None = None
     rows: tuple[Row, ...] = ()
     is_in_time: bool = False
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Gate:
             return Look("unreachable") if now >= end else Look(again=end, is_in_time=True)
         quiet = self._quiet_until(rule.quiet, person)
         if quiet is not None:
-            return Look(again=quiet, is_in_time=True)
+            return Look(again=quiet, is_in_time=True, waits=True)
         return self._capped(rule, person.key) or Look("sent", rows=rows)
 
     def _holds(self, row: Row, rule: Rule, due: int, person: Person, variables: Mapping[str, Json]) -> bool:
@@ -97,7 +99,7 @@ class Gate:
         return None
 
     def _capped(self, rule: Rule, key: str) -> Look | None:
-        """Return what a cap says against sending, None for nothing."""
+        """Return what caps say against sending. *Chosen*: one that drops wins over one that defers."""
         of_key = [one for one in self.sendings if one.key == key]
         of_rule = [one for one in of_key if one.rule == rule.id]
         waits: list[int] = []
@@ -107,7 +109,7 @@ class Gate:
                 return Look("capped")
             if len(recent) >= cap.count:
                 waits.append(recent[-cap.count] + cap.per)
-        return Look(again=max(waits), is_in_time=True) if waits else None
+        return Look(again=max(waits), is_in_time=True, waits=True) if waits else None
 
 
 def _zone(name: Json) -> ZoneInfo | None:
