@@ -9,11 +9,17 @@ gives is a part of the message.
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.model.timelines import examples
 
+import emarsys_cdp_manifests
+from emarsys_cdp.credentials import Secret, Wsse
 from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
@@ -27,6 +33,7 @@ from emarsys_cdp.values.times import parse_time
 from emarsys_cdp_hooks import InvalidDocument, Problem
 
 VECTORS = Path(__file__).parent / "vectors" / "rules"
+UNUSED = Wsse("user", Secret("secret"))
 TIME = parse_time("2025-01-06T10:00:00Z") or 0
 MAPS = [
     {"name": "event", "path": "event", "type": "string"},
@@ -176,3 +183,56 @@ def test_settings_and_rules_are_reported_together(compiler: Compiler) -> None:
         "settings.caps[0].per",
         "rules[0].transaction",
     ]
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    0,
+    -1,
+    1e300,
+    "",
+    "*",
+    "x",
+    "\ud800",
+    "9" * 400,
+    [],
+    {},
+    [[]],
+    {"x": {}},
+    [None],
+    {"map": []},
+]
+RULES = [
+    json.loads(emarsys_cdp_manifests.read(f"templates/{name}.json"))
+    for name in ("cart-abandoned", "browse-abandoned", "renewal-reminder", "audience-entered", "dunning", "onboarding")
+] + [document(one["rule"]) for one in json.loads((VECTORS / "refused.json").read_text())["vectors"]]
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all parts of a JSON value."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *[one for key, part in inner for one in _places(part, (*path, key))]]
+
+
+@examples(300, 20_000)
+@given(st.data())
+def test_no_document_breaks_the_reading(compiler: Compiler, data: st.DataObject) -> None:
+    """Whatever stands anywhere in a document, it is refused with places, or it can be compiled and linted."""
+    raw = json.loads(json.dumps({"document": data.draw(st.sampled_from(RULES))}))
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from(_places(raw)[1:]))
+        part = raw
+        for step in path:
+            part = part[step]
+        part[last] = deepcopy(data.draw(st.sampled_from(JUNK)))
+    try:
+        read = compiler.read("document", raw["document"])
+    except InvalidDocument as error:
+        problems = error.problems
+    else:
+        compiler.lint(read)
+        compiler.compile("space", "host", read, UNUSED)
+        return
+    assert problems
+    assert all(one.place and one.message for one in problems)

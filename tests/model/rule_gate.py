@@ -39,14 +39,12 @@ class Look:
     What comes of looking at a passage: a decision, or when to look again.
 
     `rows` are those whose onlyIf holds. `is_in_time`: the settling is over and the question of lateness was asked.
-    `waits`: for the end of quiet hours or of a cap's time.
     """
 
     what: str | None = None
     again: int | None = None
     rows: tuple[Row, ...] = ()
     is_in_time: bool = False
-    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Gate:
             return Look("unreachable") if now >= end else Look(again=end, is_in_time=True)
         quiet = self._quiet_until(rule.quiet, person)
         if quiet is not None:
-            return Look(again=quiet, is_in_time=True, waits=True)
+            return Look(again=quiet, is_in_time=True)
         return self._capped(rule, person.key) or Look("sent", rows=rows)
 
     def _holds(self, row: Row, rule: Rule, due: int, person: Person, variables: Mapping[str, Json]) -> bool:
@@ -109,7 +107,7 @@ class Gate:
                 return Look("capped")
             if len(recent) >= cap.count:
                 waits.append(recent[-cap.count] + cap.per)
-        return Look(again=max(waits), is_in_time=True, waits=True) if waits else None
+        return Look(again=max(waits), is_in_time=True) if waits else None
 
 
 def _zone(name: Json) -> ZoneInfo | None:

@@ -160,14 +160,14 @@ class _Fold:
         """
         S2: the rule has sent before this call came, and the call tells of before that.
 
-        *Chosen*: with several at a time and no transaction instances have nothing to do with each other.
+        *Chosen*: not where every start opens an instance of its own, whatever else there is.
         """
-        rule = self.rule
+        if self.rule.multiple and not self.rule.transaction:
+            return False
         return any(
             decision.what == "sent" and decision.is_before(call) and call.time <= decision.at
             for key, decision in self.facts.items()
-            if key[0] == rule.id
-            and (not rule.multiple or (rule.transaction and decision.transaction == new.transaction))
+            if key[0] == self.rule.id and (not self.rule.multiple or decision.transaction == new.transaction)
         )
 
     def blocks(self, new: Instance, call: Entry, row: Row) -> bool:

@@ -29,16 +29,11 @@ DONE_WITH = {"update": ("field", "value"), "unset": ("field",), "addToList": ("l
 
 @dataclass
 class Case:
-    """
-    What rules know of a person: calls, what was decided, which passages came in time.
-
-    `not_before`: what waits for the end of quiet hours, or of a cap's time, waits for that, whatever becomes of the zone.
-    """
+    """What rules know of a person: calls, what was decided, which passages came in time."""
 
     log: list[Entry] = field(default_factory=list)
     facts: dict[PassageKey, Decision] = field(default_factory=dict)
     in_time: set[PassageKey] = field(default_factory=set)
-    not_before: dict[PassageKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Waiting:
     @property
     def acts(self) -> bool:
         """Whether looking at it changes anything."""
-        return self.look.what is not None or self.look.is_in_time or self.look.waits
+        return self.look.what is not None or self.look.is_in_time
 
     @property
     def place(self) -> tuple[int, int, tuple[int, str], str]:
@@ -149,7 +144,6 @@ class RuleModel(Model):
         mine.log = united(mine.log, others.log)
         mine.facts = {**others.facts, **mine.facts}
         mine.in_time |= others.in_time
-        mine.not_before |= others.not_before
         self._changed()
         return super()._absorb(stays, goes)
 
@@ -201,10 +195,6 @@ class RuleModel(Model):
             person = Person(self.live[pid].key, case.log)
             for instance in self._instances(pid):
                 for passage in instance.waiting():
-                    until = case.not_before.get(passage.key, self._now())
-                    if until > self._now():
-                        yield Waiting(pid, instance, passage, Look(again=until))
-                        continue
                     was_in_time = passage.key in case.in_time
                     look = gate.look(instance, passage, person, was_in_time=was_in_time)
                     yield Waiting(pid, instance, passage, replace(look, is_in_time=look.is_in_time and not was_in_time))
@@ -218,8 +208,6 @@ class RuleModel(Model):
             waiting, case = found[0], self.cases[found[0].pid]
             key, look = waiting.passage.key, waiting.look
             case.in_time.add(key)
-            if look.waits and look.again is not None:
-                case.not_before[key] = look.again
             if look.what is not None:
                 self.turns += 1
                 case.facts[key] = Decision(look.what, self._now(), self.turns, waiting.instance.transaction)

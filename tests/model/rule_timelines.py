@@ -47,7 +47,7 @@ STEP_PARTS: Sequence[Mapping[str, Json]] = (
     {}, {"within": "1h"}, {"wait": "10m", "within": "2h"}, {"count": 2}, {"count": 2, "countWithin": "30m"},
 )  # fmt: skip
 LAST = 20 * DAY
-"""So long after the last call nothing is left to happen, since windows, holds and caps are hours; nobody is forgotten yet."""
+"""So long after the last call nothing is left to happen: windows, holds and caps are hours. Nobody is forgotten yet."""
 
 PROPERTIES: Sequence[tuple[str, str, Json]] = (
     ("properties", "amount", 5), ("properties", "amount", "20.50"), ("properties", "amount", "much"),

@@ -25,7 +25,7 @@ FIRST: Final = document(rule(), maps=(EVENT,))
 async def come_in(service: Service, user: str = "u1") -> None:
     """Let somebody with an address enter a coupon."""
     now = "2026-11-23T10:00:05.000Z"
-    times = {"timestamp": now, "originalTimestamp": now, "receivedAt": now}
+    times: dict[str, Any] = {"timestamp": now, "originalTimestamp": now, "receivedAt": now}
     calls = [
         call("identify", messageId=f"{user}-1", userId=user, traits={"email": f"{user}@example.com"}, **times),
         call("track", messageId=f"{user}-2", userId=user, event="Coupon Entered", **times),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.model.timelines import examples
 
+from emarsys_cdp.rules.contradictions import contradiction
 from emarsys_cdp.rules.criteria import Criterion, Facts
 from emarsys_cdp.rules.criteria_compiling import compile_criteria
 from emarsys_cdp.rules.criteria_reading import Surroundings, read_criteria
@@ -229,3 +230,34 @@ def test_the_short_form_is_read_as_it_is_written(leaf: dict[str, Any], negated: 
         raw, "match", Surroundings(TYPES, zone=zone), read
     )
     assert read.problems == []
+
+
+STRANGE: dict[str, st.SearchStrategy[Any]] = {
+    "s": st.sampled_from([True, ["a"], []]),
+    "n": st.sampled_from(["abc", "", "NaN", "Infinity", True, ["1"]]),
+    "b": st.sampled_from(["true", "", ["x"]]),
+    "d": st.sampled_from(["soon", "", "10", False, ["x"]]),
+    "l": st.sampled_from(["a", True]),
+}
+
+
+@LAW
+@given(leaves(), st.fixed_dictionaries(STRANGE), ZONES)
+def test_a_value_of_another_type_counts_as_absent(leaf: dict[str, Any], strange: dict[str, Any], zone: str) -> None:
+    """So it is with values that were kept before a data map got another type: nothing fails, nothing matches."""
+    facts, nothing = Facts(strange, TIME, strange, strange, strange), Facts({}, TIME)
+
+    assert holds(leaf, facts, zone, **CAPTURED) is holds(leaf, nothing, zone, **CAPTURED)
+
+
+@LAW
+@given(st.data(), ZONES)
+def test_what_is_said_to_contradict_itself_never_holds(data: st.DataObject, zone: str) -> None:
+    """The note that a criterion can never hold is never wrong."""
+    parts, facts = data.draw(st.lists(trees(), min_size=1, max_size=4)), data.draw(moments(zone))
+    around, findings = Surroundings(TYPES, CAPTURED, zone), Findings()
+    node = read_criteria({"all": parts}, "match", around, findings)
+    assert node is not None
+
+    if contradiction(node, around) is not None:
+        assert not compile_criteria(node, around).holds(facts)

@@ -148,6 +148,7 @@ def assemble(
         forget=lambda pid: rounds.forget(pid),  # noqa: PLW0108 - made below
         posted=lambda: outbox.notice(),  # noqa: PLW0108 - made below
     )
+    documents.follow(lambda _: None, lambda: ruling.timers.renew(one[1] for one in documents.everything()))
     rounds = Rounds(
         store,
         namer,

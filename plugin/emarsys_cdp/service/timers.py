@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from emarsys_cdp.document.versions import FINISH, Versions
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.shares import Shares
 from emarsys_cdp.store import Store, StoreUnavailable
@@ -22,6 +23,9 @@ MANY: Final = 500
 
 PER_SHARD: Final = 100
 """Most timers of a shard that are taken at once; the rest is taken right after them."""
+
+RECENT: Final = 24 * 3_600_000
+"""At the start, publications of this long ago (ms) are taken as new."""
 
 _log = structlog.get_logger("emarsys_cdp.timers")
 
@@ -49,6 +53,9 @@ class Timers:
         self._clock = clock
         self._posted = posted
         self._soon: dict[str, None] = {}
+        self._since = clock() - RECENT
+        self._moved: set[tuple[str, int, int]] = set()
+        self._everybody = False
         self._noticed = asyncio.Event()
 
     def notice(self, pid: str, wake: int) -> None:
@@ -56,6 +63,23 @@ class Timers:
         if wake and wake <= self._clock():
             self._soon[pid] = None
             self._noticed.set()
+
+    def renew(self, everything: Iterable[Versions]) -> None:
+        """
+        Have everybody looked at when a publication moves or ends running instances: they are due at other times now.
+
+        What was published long before the start is over.
+        """
+        moved = {
+            (one.rule, one.version, one.until)
+            for versions in everything
+            for one in versions.kept
+            if one.mode != FINISH and one.until > self._since
+        }
+        if moved - self._moved:
+            self._everybody = True
+            self._noticed.set()
+        self._moved = moved
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -88,6 +112,10 @@ class Timers:
         while self._soon:
             soon, self._soon = list(self._soon), {}
             found += await self._wake(soon, 0)
+        if self._everybody:
+            self._everybody = False
+            for shard in self._shares.shards:
+                found += await self._wake(await self._store.timers_of(shard), 0)
         if not all_shards:
             return found
         await self._shares.beat()

@@ -135,8 +135,9 @@ class _Run:
         """Let one step happen."""
         await self._wait(step.at)
         if step.call is not None:
+            before = self._timed.due(self._now)  # for these, all calls of the instant come first
             self._results[index] = await self._call(step)
-            await self._wake(self._now)
+            await self._wake(self._now, before)
         elif (person := step.erase or step.unsuppress) is not None:
             self._results[index] = await self._remove(step, person)
 
@@ -151,9 +152,9 @@ class _Run:
         """Let those go whose time is over; their instances are shown all the same."""
         self._past += instances_of([unpack(stored)[1] for stored in await self._timed.expire()])
 
-    async def _wake(self, until: int) -> None:
-        """Look at everybody whose time comes until then, one instant after the other."""
-        while (due := self._timed.next_wake(until)) is not None:
+    async def _wake(self, until: int, but: frozenset[str] = frozenset()) -> None:
+        """Look at everybody whose time comes until then, one instant after the other, but not at some people."""
+        while (due := self._timed.next_wake(until, but)) is not None:
             self._now = max(self._now, due[0])
             await self._expire()
             for pid in due[1]:

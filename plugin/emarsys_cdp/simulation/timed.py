@@ -51,10 +51,15 @@ class TimedStore:
         elif commit.wake is not None:
             self._wakes[commit.pid] = commit.wake
 
-    def next_wake(self, until: int) -> tuple[int, list[str]] | None:
-        """Return the earliest time (ms) at which somebody is to be looked at, and whom; None: nobody until then."""
-        first = min(self._wakes.values(), default=until + 1)
-        return None if first > until else (first, [pid for pid, wake in self._wakes.items() if wake == first])
+    def due(self, now: int) -> frozenset[str]:
+        """Return who is to be looked at by a time (ms)."""
+        return frozenset([pid for pid, wake in self._wakes.items() if wake <= now])
+
+    def next_wake(self, until: int, but: frozenset[str] = frozenset()) -> tuple[int, list[str]] | None:
+        """Return the earliest time (ms) at which somebody else is to be looked at, and whom; None: nobody till then."""
+        wakes = {pid: wake for pid, wake in self._wakes.items() if pid not in but}
+        first = min(wakes.values(), default=until + 1)
+        return None if first > until else (first, [pid for pid, wake in wakes.items() if wake == first])
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Set rows, and note when they expire."""

@@ -189,6 +189,10 @@ class Store(Protocol):
         """Remove the timers of profiles that are gone, those that still are at *again*."""
         ...
 
+    async def timers_of(self, number: int) -> list[str]:
+        """Return all profiles of a shard that have a timer."""
+        ...
+
     async def count_timers(self) -> int:
         """Return how many timers there are."""
         ...

@@ -67,6 +67,10 @@ class MemoryOutbox:
             if timers.get(pid) == again:
                 del timers[pid]
 
+    async def timers_of(self, number: int) -> list[str]:
+        """Return all profiles of a shard that have a timer."""
+        return list(self.timers.get(number, ()))
+
     async def count_timers(self) -> int:
         """Return how many timers there are."""
         return sum(map(len, self.timers.values()))

@@ -67,6 +67,12 @@ class RedisOutbox:
         commands = [("EVALSHA", sha, 1, key, pid, again) for key, pid in zip(keys, pids, strict=True)]
         await self._topology.run(keys, commands)
 
+    async def timers_of(self, number: int) -> list[str]:
+        """Return all profiles of a shard that have a timer."""
+        key = timers_key(number)
+        (found,) = await self._topology.run([key], [("ZRANGE", key, 0, -1)])
+        return [pid.decode() for pid in found]
+
     async def count_timers(self) -> int:
         """Return how many timers there are."""
         keys = [timers_key(number) for number in range(SHARDS)]
