@@ -97,7 +97,7 @@ class Gate:
         return None
 
     def _capped(self, rule: Rule, key: str) -> Look | None:
-        """Return what a cap says against sending, None for nothing."""
+        """Return what caps say against sending. *Chosen*: one that drops wins over one that defers."""
         of_key = [one for one in self.sendings if one.key == key]
         of_rule = [one for one in of_key if one.rule == rule.id]
         waits: list[int] = []

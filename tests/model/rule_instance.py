@@ -129,8 +129,7 @@ class Instance:
                 self._time_out(node)
             else:
                 due = self.fire_time(node)
-                at = self.since if due is None else due
-                if at > until or (at == until and not included):
+                if due is not None and (due > until or (due == until and not included)):
                     return
                 self._fire(node, due)
 

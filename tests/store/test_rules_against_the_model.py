@@ -112,11 +112,15 @@ def test_the_product_does_what_the_model_does(product: Product, document: dict[s
 
 
 @examples(150, 10_000)
-@given(document=timelines.documents(), steps=timelines.timelines())
+@given(document=timelines.documents(caps=False), steps=timelines.timelines())
 def test_the_product_does_what_the_model_does_in_conflicts(
     product: Product, document: dict[str, Json], steps: list[Step]
 ) -> None:
-    """P9, for people in each other's way, who are erased, and whose clocks are wrong."""
+    """
+    P9, for people in each other's way, who are erased, and whose clocks are wrong.
+
+    Without caps: they may have one key, and who of them is first at one instant nobody says.
+    """
     properties.same_as(model, product, vector_of(document, steps), PARTS)
 
 
@@ -142,7 +146,11 @@ def test_the_product_does_with_starts_and_stops_what_the_model_does(
 
 
 @examples(60, 5_000)
-@given(document=timelines.documents(), steps=timelines.timelines(), after=st.sampled_from((0, 1_000, DAY // 24, DAY)))
+@given(
+    document=timelines.documents(caps=False),
+    steps=timelines.timelines(),
+    after=st.sampled_from((0, 1_000, DAY // 24, DAY)),
+)
 def test_the_product_stands_where_the_model_stands(
     product: Product, document: dict[str, Json], steps: list[Step], after: int
 ) -> None:
