@@ -12,7 +12,6 @@ GIVEN = {
     "UPSTREAM": "http://up:9090",
     "API_BASE": "https://api.example.com/api",
     "TOKEN_URL": "https://auth.example.com/token",
-    "INGEST_URL": "https://events.example.com",
     "HTTP_PROXY": "http://u:p@proxy:3128",
     "SEND_SECONDS": "2.5",
     "HOST_TOKEN": "token",
