@@ -36,7 +36,7 @@ from emarsys_cdp.rules.pattern import Cap
 from emarsys_cdp.rules.posted import with_posted
 from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.rules.taking import trim
-from emarsys_cdp.store import Commit, Store
+from emarsys_cdp.store import Commit, Store, StoreUnavailable
 from emarsys_cdp.store.cells import Cells
 from emarsys_cdp.store.keys import Namer, shard
 from emarsys_cdp.store.outbox import EffectRef, Posting
@@ -121,7 +121,7 @@ class Waker:
             due, gone = await self._read(pids)
             if gone and again:
                 await self._store.drop_timers(gone, again)
-            looked = [(one, *await self._look(one, taken)) for one in due if self._is_ready(one)]
+            looked = [found for one in due if (found := await self._look_safely(one, taken)) is not None]
             pids = await self._write(looked, woken)
         await self._give_back(taken, woken)
         return woken
@@ -146,14 +146,17 @@ class Waker:
                 due.append(_Due(pid, *found))
         return due, gone
 
-    def _is_ready(self, due: _Due) -> bool:
-        """Tell whether the rules of a person's space are known; else its timer comes again."""
+    async def _look_safely(self, due: _Due, taken: list[_Place]) -> tuple[_Due, Record, tuple[Effect, ...]] | None:
+        """Look at somebody; None when that has to be done later: the timer comes again, and the others do not wait."""
         try:
-            self._rules_of(due.record.space)
+            return due, *await self._look(due, taken)
+        except StoreUnavailable:
+            raise
         except RetryLater as error:
             _log.warning("rules_not_known", space=due.record.space, reason=str(error))
-            return False
-        return True
+        except Exception:  # noqa: BLE001 - a fault of ours must cost this person only
+            _log.exception("look_failed", profile=due.pid, space=due.record.space)
+        return None
 
     async def _look(self, due: _Due, taken: list[_Place]) -> tuple[Record, tuple[Effect, ...]]:
         """Return the record of somebody after the look, and the effects to send; *taken* gets the places it needs."""
