@@ -28,12 +28,14 @@ class Live:
     """
     A service over *store*, without its loops: what they do is done when a test lets time pass.
 
-    *recorded* are the calls as they came, *taken* the effects that were sent. Times are hours since `START`.
+    *recorded* are the calls as they came, *taken* the effects that were sent. Times are hours since *start* (ms).
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, start: int = START) -> None:
         self.store = store
+        self.start = start
         self.clock = Clock()
+        self.clock.now = start
         self.service = make_service(store, world=self.clock.world())
         self.recorded: list[dict[str, Any]] = []
         self.taken: list[Effect] = []
@@ -48,7 +50,7 @@ class Live:
     async def call(self, at: float, kind: str, message_id: str, *, happened: float | None = None, **parts: Any) -> None:
         """Take a call that arrives at a time; *happened* is when it says that it did."""
         await self.until(at)
-        time = START + round((at if happened is None else happened) * HOUR)
+        time = self.start + round((at if happened is None else happened) * HOUR)
         message = {
             "type": kind,
             "messageId": message_id,
@@ -71,7 +73,7 @@ class Live:
 
     async def until(self, at: float) -> None:
         """Let time pass, from one timer to the next."""
-        end = START + round(at * HOUR)
+        end = self.start + round(at * HOUR)
         while (wake := await self._next()) is not None and wake <= end - 1:
             self.clock.now = max(self.clock.now, wake)
             await self.look()

@@ -44,11 +44,15 @@ from emarsys_cdp_hooks import StoredValue, Value
 Programs: TypeAlias = Callable[[str, int], "Program | None"]
 """The program of a rule (by its id) and version; None: nobody knows it any more."""
 
-Trace: TypeAlias = Callable[[str, Logged, "Instance | None", "Row | None"], None]
-"""Is told of every decision: its reason, the call, the instance and the row that it is about."""
+Trace: TypeAlias = Callable[[str, "Logged | None", "Instance | None", "Row | None"], None]
+"""
+Is told of every decision: its reason, the call, the instance and the row that it is about.
+
+Without a call it is a timer's, or that of a newer version: the instance says when.
+"""
 
 
-def _silent(reason: str, call: Logged, instance: Instance | None = None, row: Row | None = None) -> None:
+def _silent(reason: str, call: Logged | None, instance: Instance | None = None, row: Row | None = None) -> None:
     """Trace nothing."""
 
 
@@ -175,7 +179,7 @@ class Fold:
             if node.acts:
                 fire = program.fire_time(instance, node)
                 if fire is None:
-                    return replace(instance, status=EXPIRED, why=NO_DATE, ended=instance.since)
+                    return self._expired(instance, NO_DATE, instance.since)
                 if fire > until or (fire == until and not inclusive):
                     break
                 instance = self._reached(instance, node, fire)
@@ -186,9 +190,15 @@ class Fold:
                     break
                 self._horizon = max(self._horizon, deadline + 1)
                 if not node.goes_on:
-                    return replace(instance, status=EXPIRED, why=TIMEOUT, ended=deadline)
+                    return self._expired(instance, TIMEOUT, deadline)
                 instance = _entered(instance, instance.node + 1, deadline)
+                self._trace("advanced", None, instance, None)
         return instance
+
+    def _expired(self, instance: Instance, why: str, ended: int) -> Instance:
+        expired = replace(instance, status=EXPIRED, why=why, ended=ended)
+        self._trace("expired", None, expired, None)
+        return expired
 
     def _reached(self, instance: Instance, node: Node, fire: int) -> Instance:
         """Return an instance that has reached an act node at F."""
@@ -197,8 +207,11 @@ class Fold:
         passage = Passage(place, fire, instance.since, self._outcome(instance.id, place), variables)
         passages = (*instance.passages, passage)
         if node.ends:
-            return settled(replace(instance, status=DUE, fire=fire, passages=passages))
-        return replace(_entered(instance, place, fire), passages=passages)
+            reached = settled(replace(instance, status=DUE, fire=fire, passages=passages))
+        else:
+            reached = replace(_entered(instance, place, fire), passages=passages)
+        self._trace("due", None, reached, None)
+        return reached
 
     def _outcome(self, instance: str, node: int) -> str:
         fact = self._fact(instance, node)
@@ -216,6 +229,7 @@ class Fold:
             program = self._program(instance) if instance.alive else None
             if program is not None and program.replaced and program.replaced <= now:
                 self._instances[index] = _cancelled(instance, REPLACED, now)
+                self._trace("cancelled", None, self._instances[index], None)
 
     def _stop(self, index: int, call: Logged) -> None:
         """Try the exclude rows that are armed for an instance (E1, E2)."""

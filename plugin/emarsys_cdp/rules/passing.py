@@ -80,7 +80,7 @@ def look(rules: RuleSet, book: Book, sight: Sight) -> Look:
     candidates: list[Candidate] = []
     for name, before in book.rules.items():
         states[name] = _archived(rules.gates.get(name), before)
-        for question in list(_waiting(rules, name, states[name], book, sight)):
+        for question in list(waiting(rules, name, states[name], book, sight)):
             states[name], candidate = _ask(name, states[name], question, sight, at)
             candidates += [] if candidate is None else [candidate]
     order = {name: number for number, name in enumerate(rules.gates)}
@@ -88,12 +88,12 @@ def look(rules: RuleSet, book: Book, sight: Sight) -> Look:
     return Look(_noted(rules, replace(book, rules=states)), tuple(candidates))
 
 
-def _waiting(rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight) -> Iterator[Question]:
+def waiting(rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sight) -> Iterator[Question]:
     """Yield what has to be asked of a rule, in the order of fire times."""
-    waiting = [
+    passages = [
         (passage, instance) for instance in state.instances for passage in instance.passages if passage.outcome == WAITS
     ]
-    for passage, instance in sorted(waiting, key=lambda one: (one[0].fire, one[0].node)):
+    for passage, instance in sorted(passages, key=lambda one: (one[0].fire, one[0].node)):
         program = rules.program(name, instance.version)
         if program is None:
             continue
