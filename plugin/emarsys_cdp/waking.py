@@ -19,7 +19,7 @@ from emarsys_cdp.effect import Effect, pack_effect
 from emarsys_cdp.identity.ruling import wake_of
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.rules.book import CAPPED, Book, Posted
-from emarsys_cdp.rules.limits import Places, release, reserve
+from emarsys_cdp.rules.limits import Full, Places, release, reserve
 from emarsys_cdp.rules.passing import (
     Candidate,
     Sight,
@@ -191,16 +191,17 @@ class Waker:
         self, rules: RuleSet, book: Book, due: _Due, candidate: Candidate, taken: list[_Place], now: int
     ) -> tuple[Book, tuple[Effect, ...]]:
         """Return the book with a candidate sent if the caps allow it, and its effects."""
-        key, until = due.record.key or "", 0
+        key, fulls = due.record.key or "", list[Full]()
         for rule, caps in _by_rule(caps_of(candidate.gate, rules.caps)).items():
             name = self._cap_name(due.record.space, rule, key)
             full = await self._caps.change(name, partial(reserve, candidate.name, caps, now))
             taken.append(_Place(name, candidate.name))
-            if full is not None and not full.waits:
-                return refused(rules, book, candidate, CAPPED, now), ()
-            until = until if full is None else max(until, full.until)
-        if until:
-            return deferred(rules, book, candidate, until), ()
+            fulls += [] if full is None else [full]
+        if fulls:
+            await self._give_back([one for one in taken if one.passage == candidate.name], ())
+            if all(full.waits for full in fulls):
+                return deferred(rules, book, candidate, max(full.until for full in fulls)), ()
+            return refused(rules, book, candidate, CAPPED, now), ()
         effects = tuple(_effects(rules, due, candidate, key, now))
         return passed(rules, book, candidate, due.pid, now), effects
 
