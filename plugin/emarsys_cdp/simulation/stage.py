@@ -58,8 +58,8 @@ class Stage:
     """
     A space with a document, over a store. *seed* makes all names and ids: the same seed, the same names.
 
-    *now* is its time (ms). *note* is told of every effect when it is sent, *gone* of the records of people whose time is
-    over. With *forgets* the rules forget as those of the service do.
+    *now* is its time (ms). *note* is told of every effect when it is sent, *gone* of the records of people whose time
+    is over. With *forgets* the rules forget as those of the service do.
     """
 
     def __init__(
