@@ -199,8 +199,9 @@ class Waker:
             fulls += [] if full is None else [full]
         if fulls:
             await self._give_back([one for one in taken if one.passage == candidate.name], ())
-            if all(full.waits for full in fulls):
-                return deferred(rules, book, candidate, max(full.until for full in fulls)), ()
+            until = max([full.until for full in fulls if full.until is not None], default=None)
+            if until is not None:
+                return deferred(rules, book, candidate, until), ()
             return refused(rules, book, candidate, CAPPED, now), ()
         effects = tuple(_effects(rules, due, candidate, key, now))
         return passed(rules, book, candidate, due.pid, now), effects

@@ -53,9 +53,9 @@ def test_a_cap_slides() -> None:
     for name, now, want in [
         ("a", 0, None),
         ("b", 400, None),
-        ("c", 999, Full(1000, waits=False)),
+        ("c", 999, Full(None)),
         ("c", 1000, None),
-        ("d", 1399, Full(1400, waits=False)),
+        ("d", 1399, Full(None)),
         ("d", 1400, None),
     ]:
         places, full = reserve(name, caps, now, places)
@@ -71,11 +71,13 @@ def test_a_place_is_had_once() -> None:
     assert reserve("b", caps, 10, release("a", places)[0]) == ((("b", 10),), None)
 
 
-def test_of_several_caps_the_last_one_counts() -> None:
-    """One waits for the cap that is free last, and only if all that are full let one wait."""
+def test_a_cap_that_lets_one_wait_comes_first() -> None:
+    """One waits for the last of those that let one wait; the others are asked only then."""
     places: Places = (("a", 0), ("b", 500))
     waiting, final = Cap(1, 1000, defer=True), Cap(2, 2000)
 
-    assert reserve("c", [waiting], 600, places)[1] == Full(1500, waits=True)
-    assert reserve("c", [waiting, final], 600, places)[1] == Full(2000, waits=False)
+    assert reserve("c", [waiting], 600, places)[1] == Full(1500)
+    assert reserve("c", [waiting, final], 600, places)[1] == Full(1500)
+    assert reserve("c", [waiting, Cap(2, 3000, defer=True)], 600, places)[1] == Full(3000)
+    assert reserve("c", [waiting, final], 1500, places)[1] == Full(None)
     assert reserve("c", [], 600, places)[1] is None

@@ -18,15 +18,19 @@ Places: TypeAlias = tuple[tuple[str, int], ...]
 
 
 class Full(Struct, frozen=True):
-    """There is no place before *until* (ms); *waits*: all caps that are full let one wait."""
+    """
+    There is no place.
 
-    until: int
-    waits: bool
+    *until*: the passage waits until then (ms), since a cap that is full lets it wait, whatever others say now; they are
+    asked then. None: it is over.
+    """
+
+    until: int | None
 
 
 def reserve(name: str, caps: Sequence[Cap], now: int, places: Places) -> tuple[Places, Full | None]:
     """
-    Return the places with one for a passage, and None; or as they were, and when there is room again.
+    Return the places with one for a passage, and None; or as they were, and how long it waits.
 
     Places that no cap counts any more are left out.
     """
@@ -37,7 +41,7 @@ def reserve(name: str, caps: Sequence[Cap], now: int, places: Places) -> tuple[P
     counted = [(cap, [at for _, at in places if at > now - cap.per]) for cap in caps]
     full = [(cap, times[len(times) - cap.count] + cap.per) for cap, times in counted if len(times) >= cap.count]
     if full:
-        return places, Full(max(until for _, until in full), all(cap.defer for cap, _ in full))
+        return places, Full(max([until for cap, until in full if cap.defer], default=None))
     return (*places, (name, now)), None
 
 
