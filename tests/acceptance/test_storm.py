@@ -15,7 +15,7 @@ def found(valkey_url: str, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """Let a hundred people live through their stories while workers are killed."""
     flush(valkey_url)
     directory = tmp_path_factory.mktemp("storm") / "one"
-    return Storm(valkey_url, directory, people=120, kills=KILLS, spread=12.0).run()
+    return Storm(valkey_url, directory, people=120, kills=KILLS, spread=20.0).run()
 
 
 def test_workers_were_killed_while_there_was_something_to_do(found: Outcome) -> None:
@@ -32,7 +32,7 @@ def test_everybody_gets_what_he_gets_when_nobody_dies(found: Outcome) -> None:
 
 def test_emarsys_accepts_every_trigger_once(found: Outcome) -> None:
     """Whatever is sent again has the trigger id of before, and is sent twice at most."""
-    assert found.received == len(found.ids)
+    assert found.double == 0
     assert found.most <= 2
 
 

@@ -24,7 +24,7 @@ from tests.storm.run import DIRECT, EVERY, HOST, Outcome, Storm
 from tests.support.servers import standalone, three_masters
 from tests.support.verdict import progress, show_verdict
 
-PEOPLE_A_SECOND = 5
+PEOPLE_A_SECOND = 3
 CALM_SPREAD = 20.0
 """Where nobody is killed people begin within so many seconds."""
 
@@ -32,6 +32,7 @@ CALM_SPREAD = 20.0
 def show(calm: Outcome, found: Outcome, title: str) -> bool:
     """Print what came of it; tell whether all is well."""
     troubles = ", ".join(f"{name} {number}" for name, number in sorted(found.troubles.items())) or "none"
+    differ = [number for number in found.ids.keys() & calm.ids.keys() if found.ids[number] != calm.ids[number]]
     rows = [
         ("workers killed", str(found.kills), True),
         ("people", f"{found.people}, of which {found.late} not judged: their calls were late", True),
@@ -39,11 +40,11 @@ def show(calm: Outcome, found: Outcome, title: str) -> bool:
         ("requests to Emarsys", str(found.requests), True),
         ("troubles of Emarsys", troubles, True),
         ("triggers wanted, received", f"{found.wanted}, {found.received}", True),
-        ("people who got something else than in the simulation", str(len(found.faults)), not found.faults),
-        ("the same without kills", str(len(calm.faults)), not calm.faults),
-        ("trigger ids that only one of the two runs had", str(len(found.ids ^ calm.ids)), found.ids == calm.ids),
-        ("triggers that Emarsys accepted twice", str(found.received - len(found.ids)), found.received == len(found.ids)),
-        ("repetitions that it knew by their trigger id", f"{found.repeated}, one id came {found.most} times at most", True),
+        ("people who got something else than simulated", str(len(found.faults)), not found.faults),
+        ("... of the run without kills", str(len(calm.faults)), not calm.faults),
+        ("people who got other trigger ids without kills", str(len(differ)), not differ),
+        ("triggers accepted twice", str(found.double), not found.double),
+        ("repetitions known by their trigger id", f"{found.repeated}, one id came {found.most} times at most", True),
         ("effects that wait or were given up, faults in the log", str(len(found.errors)), not found.errors),
     ]  # fmt: skip
     well = show_verdict(rows, Console(width=120), title)

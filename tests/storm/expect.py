@@ -71,21 +71,23 @@ class _Sent:
 
 def simulate(people: Sequence[Person], transport: str) -> dict[int, Wanted]:
     """Return what each of the people has to get, by his number."""
+    return asyncio.run(simulated(people, transport))
+
+
+async def simulated(people: Sequence[Person], transport: str) -> dict[int, Wanted]:
+    """Do the same within a loop."""
     manager = build_plugin_manager([])
     compiler = build_compiler(manager)
     read = compiler.read("storm", document(transport))
 
-    async def run() -> dict[int, Wanted]:
-        wanted = {}
-        for person in people:
-            store = _Sent(MemoryStore())
-            engine = Engine(cast("Store", store), Steps(manager), compiler, transport, lambda _: None)
-            steps = tuple([Step(one.at, time=_time(person, one.call), call=one.call) for one in person.steps])
-            await run_vector(engine, Vector(person.story, read, steps, LATEST), 0)
-            wanted[person.number] = _wanted(store.effects)
-        return wanted
-
-    return asyncio.run(run())
+    wanted = {}
+    for person in people:
+        store = _Sent(MemoryStore())
+        engine = Engine(cast("Store", store), Steps(manager), compiler, transport, lambda _: None)
+        steps = tuple([Step(one.at, time=_time(person, one.call), call=one.call) for one in person.steps])
+        await run_vector(engine, Vector(person.story, read, steps, LATEST), 0)
+        wanted[person.number] = _wanted(store.effects)
+    return wanted
 
 
 def _time(person: Person, call: Mapping[str, Any]) -> int:

@@ -160,11 +160,11 @@ def _login(number: int) -> Told:
     return [(0, _identify(number))]
 
 
-def _phone(number: int) -> Mapping[str, str]:
+def _phone(number: int) -> _Message:
     return {"anonymousId": f"phone-{number}"}
 
 
-def _laptop(number: int) -> Mapping[str, str]:
+def _laptop(number: int) -> _Message:
     return {"anonymousId": f"laptop-{number}"}
 
 
@@ -259,11 +259,11 @@ STORIES: Final[Mapping[str, Callable[[int], Told]]] = {
 }  # fmt: skip
 
 
-def make_people(count: int, seed: int) -> tuple[Person, ...]:
-    """Return so many people, each story as often as the others."""
+def make_people(count: int, seed: int, first: int = 1) -> tuple[Person, ...]:
+    """Return so many people, each story as often as the others; *first* is the number of the first one."""
     random = Random(seed)  # noqa: S311 - a plan that can be repeated
     stories = [name for _, name in zip(range(count), _endless(random), strict=False)]
-    return tuple([Person(number, name, _steps(number, name, random)) for number, name in enumerate(stories, 1)])
+    return tuple([Person(number, name, _steps(number, name, random)) for number, name in enumerate(stories, first)])
 
 
 def _endless(random: Random) -> Any:

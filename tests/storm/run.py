@@ -33,7 +33,7 @@ WORKERS: Final = 4
 TEMPO: Final = 4
 """Time runs so many times as quick: what a dead worker has leased is free after 15 real seconds instead of 60."""
 
-EVERY: Final = 0.4
+EVERY: Final = 0.8
 """A worker is killed about every so many (real) seconds."""
 
 SLOW: Final = Fault("slow", path="event/*", delay=0.15, probability=1.0)
@@ -57,7 +57,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     What came of a storm.
 
     *faults* says what is wrong, each person with timeline and both lists; nothing should be. *late* are people who are
-    not judged. *repeated* are triggers that reached Emarsys again, *most* is how often one did at most.
+    not judged. *double* are triggers that Emarsys accepted twice, *repeated* those that it knew when they
+    came again, *most* is how often one came at most. *ids* are the trigger ids of everybody who is judged, *errors*
+    what waits still, was given up, or went wrong in a worker.
     """
 
     people: int
@@ -71,7 +73,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
     requests: int
     troubles: dict[str, int]
     seconds: float
-    ids: frozenset[str]
+    double: int
+    ids: dict[int, list[str]]
     errors: list[str]
 
 
@@ -167,6 +170,7 @@ class Storm:
         self._clock = Tempo(time.time_ns() // 1_000_000, TEMPO)
         self._late: Counter[int] = Counter()
         self._sent: dict[int, tuple[int, int]] = {}
+        self._host_began = 0
 
     def run(self) -> Outcome:
         """Let it come and go; return what is left."""
@@ -178,6 +182,7 @@ class Storm:
             emarsys = stack.enter_context(self._emarsys())
             listener = stack.enter_context(_listener())
             host = stack.enter_context(self._host(listener, emarsys))
+            self._host_began = self._clock()
             log = self._directory / "workers.log"
             crew = _Crew(listener, self._settings(emarsys, host), self._clock, log)
             stack.callback(crew.stop)
@@ -267,9 +272,9 @@ class Storm:
         """Return by how much the latest call of each person was late, ms."""
         for job in host.jobs:
             if job.id in self._sent and job.transforms:
-                person, _ = self._sent[job.id]
-                tried = int((job.transforms[-1] - job.transforms[0]) * SECOND * TEMPO)
-                self._late[person] = max(self._late[person], tried)
+                person, at = self._sent[job.id]
+                answered = self._host_began + int(job.transforms[-1] * SECOND * TEMPO)
+                self._late[person] = max(self._late[person], answered - at)
         return dict(self._late)
 
     def _drain(self, host: FakeHost, emarsys: FakeEmarsys, wanted: Mapping[int, Wanted]) -> list[str]:
@@ -336,6 +341,7 @@ class _Found:
     def outcome(self, kills: int, seconds: float, errors: list[str]) -> Outcome:
         """Return everything that is worth knowing."""
         emarsys = self._emarsys
+        late = [person for person in self._people if person.number in self._late]
         times = Counter(event.trigger_id for event in (*emarsys.events, *emarsys.repeats))
         return Outcome(
             people=len(self._people),
@@ -349,8 +355,13 @@ class _Found:
             requests=emarsys.counts.requests,
             troubles=Counter(one.fault.split(":")[0] for one in emarsys.requests if one.fault),
             seconds=seconds,
-            ids=frozenset(event.trigger_id or "" for event in emarsys.events),
-            errors=errors,
+            double=len(emarsys.events) - len({event.trigger_id for event in emarsys.events}),
+            ids={
+                person.number: sorted(one.id for one in self._got.get(_address(person), ()))
+                for person in self._people
+                if person.number not in self._late
+            },
+            errors=[error for error in errors if not any(_address(one) in error for one in late)],
         )
 
     def _strangers(self) -> list[str]:

@@ -24,7 +24,7 @@ _PRELOADED: Final = ["emarsys_cdp.service.worker", "tests.storm.worker"]
 
 
 class Tempo(Struct, frozen=True):
-    """A clock (ms since 1970 UTC) that was right at *start* and goes *factor* times as quick as real ones since then."""
+    """A clock (ms since 1970 UTC) that was right at *start* and has gone *factor* times as quick since then."""
 
     start: int
     factor: int
