@@ -27,6 +27,7 @@ from emarsys_cdp.identity.ruling import wake_change
 from emarsys_cdp.store import Claim, Commit, Store
 from emarsys_cdp.store.keys import Namer
 from emarsys_cdp.store.lifetimes import LifetimesOf, usual
+from emarsys_cdp.store.outbox import EffectRef
 from emarsys_cdp.store.record import Record, pack, unpack
 from emarsys_cdp.store.rows import DELETE, OWNED, SUPPRESS, TAG_CHARACTERS, TOMBSTONE, Row, read_row
 
@@ -74,6 +75,11 @@ def tombstone(row: Row | None, mode: str, time: int, pid: str | None = None) -> 
     if mode == SUPPRESS:
         return Row(TOMBSTONE, pid, (), erased, SUPPRESS, time)
     return Row(TOMBSTONE, None, (), max(erased, time), DELETE)
+
+
+def effects_of(record: Record) -> list[EffectRef]:
+    """Return the effects of a person that may be in the outbox, waiting, leased, sent or dead."""
+    return [] if record.book is None else [EffectRef(one.shard, one.id) for one in record.book.posted]
 
 
 class Merger:
@@ -224,7 +230,11 @@ class Merger:
         return [claim.name for claim, ok in zip(claims, done, strict=True) if not ok]
 
     async def _erase(self, known: Known) -> None:
-        """Make tombstones of the rows of a person who is being erased, then remove the person's records."""
+        """
+        Make tombstones of the rows of a person who is being erased, then remove the person's effects and records.
+
+        Nothing is added to the outbox meanwhile: who is being erased is not looked at.
+        """
         record = known.record
         if record.erasing is None:
             return
@@ -244,6 +254,9 @@ class Merger:
                 break
         else:
             return
+        effects = effects_of(record)
+        if effects:
+            await self._store.remove_effects(effects)
         for pid in record.merged_from:
             part = await self.read(pid)
             if part is not None and part.record.redirect is not None:

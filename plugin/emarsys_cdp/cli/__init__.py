@@ -13,6 +13,7 @@ from emarsys_cdp import __version__
 from emarsys_cdp.cli.account import account_command
 from emarsys_cdp.cli.check import check_command
 from emarsys_cdp.cli.demo import demo_command
+from emarsys_cdp.cli.explain import explain_command, why_not_command
 from emarsys_cdp.cli.fake_emarsys import fake_emarsys_command
 from emarsys_cdp.cli.fake_host import fake_host_command
 from emarsys_cdp.cli.manifest import manifest_command
@@ -64,6 +65,8 @@ def main() -> None:
 for command in (demo_command, serve_command, check_command, manifest_command, fake_emarsys_command, fake_host_command):
     main.add_command(command)
 main.add_command(account_command)
+main.add_command(explain_command)
+main.add_command(why_not_command)
 main.add_command(rules_command)
 main.add_command(simulate_command)
 main.add_command(users_command)

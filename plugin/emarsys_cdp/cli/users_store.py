@@ -12,11 +12,12 @@ from emarsys_cdp.documents import Documents
 from emarsys_cdp.extensions import build_plugin_manager
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.publishing import Publisher
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.secrets import derive, secret_of_directory
 from emarsys_cdp.service.assembly import World, build_compiler
 from emarsys_cdp.settings import PREFIX, Settings
 from emarsys_cdp.shelf import Shelf
-from emarsys_cdp.spaces import SpaceLifetimes
+from emarsys_cdp.spaces import SpaceLifetimes, Spaces
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.keys import Namer
@@ -28,12 +29,18 @@ from emarsys_cdp_hooks import StopAndFix
 
 
 class Opened(Struct, frozen=True):
-    """The store, opened: what answers questions about its people, what sweeps them, what publishes documents."""
+    """
+    The store, opened: what answers questions about its people, what sweeps them, what publishes documents.
+
+    *rules* gives the rules in force of a space, None when it has none.
+    """
 
     store: Store
     desk: UsersDesk
     sweeper: Sweeper
     publisher: Publisher
+    table: UsersTable
+    rules: Callable[[str], RuleSet | None]
 
 
 @asynccontextmanager
@@ -63,10 +70,12 @@ async def open_table(settings: Settings, looked_at: Callable[[], None] = lambda:
                 f"the identifiers of this users table are not found by the secret: {PREFIX}SECRET, or the file "
                 f"{settings.data_dir / 'secret'}, must be what the service has that fills it"
             )
+        spaces = Spaces(compiler, documents)
         await documents.refresh()
         desk = UsersDesk(table, store, namer, documents.document, world.clock, looked_at)
         publisher = Publisher(shelf, documents, compiler, world.clock)
-        yield Opened(store, desk, Sweeper(store, merger, world.worker()), publisher)
+        sweeper = Sweeper(store, merger, world.worker())
+        yield Opened(store, desk, sweeper, publisher, table, spaces.rules)
 
 
 async def _open_store(settings: Settings, stack: AsyncExitStack) -> Store:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from emarsys_cdp.effect import Effect
-from emarsys_cdp.rules.book import CANCELLED, EXPIRED, WAITS, Instance, RuleState
+from emarsys_cdp.rules.book import CANCELLED, COMPLETED, EXPIRED, WAITS, Instance, RuleState
 from emarsys_cdp.simulation.offsets import START, show_offset
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import shard
@@ -19,12 +19,12 @@ SECOND = 1000
 
 
 class SentEffects:
-    """Sends effects the moment they are in the outbox: nobody is there to take them. *shown* is what is printed."""
+    """Sends effects the moment they are in the outbox: nobody else takes them. *note* is told of each, and when."""
 
-    def __init__(self, store: Store, clock: Callable[[], int]) -> None:
+    def __init__(self, store: Store, clock: Callable[[], int], note: Callable[[Effect, int], None]) -> None:
         self._store = store
         self._clock = clock
-        self.shown: list[dict[str, Any]] = []
+        self._note = note
 
     async def send(self, woken: Sequence[Woken]) -> None:
         """Take the effects of people who were looked at out of the outbox."""
@@ -35,10 +35,12 @@ class SentEffects:
         refs = [EffectRef(shard(effect.pid), effect.id) for effect in effects]
         leased = await self._store.lease_effects(refs, HOLDER, now, now + SECOND)
         await self._store.settle_effects([Settlement(one.ref, HOLDER, SENT) for one in leased if one is not None], now)
-        self.shown += [_shown(effect, now) for effect, one in zip(effects, leased, strict=True) if one is not None]
+        for effect, one in zip(effects, leased, strict=True):
+            if one is not None:
+                self._note(effect, now)
 
 
-def _shown(effect: Effect, now: int) -> dict[str, Any]:
+def show_effect(effect: Effect, now: int) -> dict[str, Any]:
     """Return an effect as it is printed (semantics, amendment 3)."""
     options = effect.options
     found: dict[str, Any] = {
@@ -78,7 +80,8 @@ def instances_of(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 def _status(state: RuleState, instance: Instance) -> str:
     """Return the status as people read it: held while something waits for a key."""
-    if not instance.alive:
+    waits = any(one.outcome == WAITS for one in instance.passages)
+    if not instance.alive and not (instance.status == COMPLETED and waits):
         return instance.status
     held = any(fact.held and fact.outcome == WAITS for fact in state.facts.get(instance.id, ()))
     return "held" if held else "active"

@@ -6,13 +6,66 @@ At the end everything that was written can be removed, so that a server that oth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
+from typing import Any, Final
 
 from emarsys_cdp.store import UNCHANGED, Claim, Commit, Store
 from emarsys_cdp.store.keys import shard
 from emarsys_cdp.store.outbox import EffectRef
 from emarsys_cdp.store.record import HEADER_BYTES
+
+MANY: Final = 1000
+"""Times that mean nothing any more are cleared away when there are this many of them, and more than others."""
+
+
+class _Agenda:
+    """
+    Names with their times (ms; None: never), found by the earliest without a look at all of them.
+
+    A time that was set anew leaves its old one in the heap, where it means nothing.
+    """
+
+    def __init__(self) -> None:
+        self._times: dict[str, int | None] = {}
+        self._heap: list[tuple[int, str]] = []
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._times
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._times)
+
+    def set(self, name: str, time: int | None) -> None:
+        if time is not None and self._times.get(name) != time:
+            heappush(self._heap, (time, name))
+            if len(self._heap) > 2 * len(self._times) + MANY:
+                self._heap = [(at, one) for one, at in (self._times | {name: time}).items() if at is not None]
+                heapify(self._heap)
+        self._times[name] = time
+
+    def drop(self, name: str) -> None:
+        self._times.pop(name, None)
+
+    def due(self, now: int) -> list[str]:
+        """Return the names whose time has come; they stay."""
+        found = dict[str, int]()
+        while self._heap and self._heap[0][0] <= now:
+            time, name = heappop(self._heap)
+            if self._times.get(name) == time:
+                found[name] = time
+        for name, time in found.items():
+            heappush(self._heap, (time, name))
+        return list(found)
+
+    def first(self, until: int) -> tuple[int, list[str]] | None:
+        """Return the earliest time, and the names that have it; None: there is none until then."""
+        while self._heap and self._times.get(self._heap[0][1]) != self._heap[0][0]:
+            heappop(self._heap)
+        if not self._heap or self._heap[0][0] > until:
+            return None
+        first = self._heap[0][0]
+        return first, self.due(first)
 
 
 class TimedStore:
@@ -26,10 +79,10 @@ class TimedStore:
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:
         self._store = store
         self._clock = clock
-        self._pids: dict[str, int | None] = {}
-        self._names: dict[str, int | None] = {}
+        self._pids = _Agenda()
+        self._names = _Agenda()
         self._effects: set[EffectRef] = set()
-        self._wakes: dict[str, int] = {}
+        self._wakes = _Agenda()
 
     def __getattr__(self, name: str) -> Any:
         """Return what the other store does."""
@@ -40,37 +93,43 @@ class TimedStore:
         done = await self._store.commit(commits)
         for one, written in zip(commits, done, strict=True):
             if written:
-                self._pids[one.pid] = self._end(one.lifetime)
+                self._pids.set(one.pid, self._end(one.lifetime))
                 self._note_wake(one)
                 self._effects.update(EffectRef(shard(one.pid), posting.id) for posting in one.postings)
         return done
 
     def _note_wake(self, commit: Commit) -> None:
         if commit.wake == 0 or not commit.record:
-            self._wakes.pop(commit.pid, None)
+            self._wakes.drop(commit.pid)
         elif commit.wake is not None:
-            self._wakes[commit.pid] = commit.wake
+            self._wakes.set(commit.pid, commit.wake)
+
+    def due(self, now: int) -> frozenset[str]:
+        """Return who is to be looked at by a time (ms)."""
+        return frozenset(self._wakes.due(now))
 
     def next_wake(self, until: int) -> tuple[int, list[str]] | None:
         """Return the earliest time (ms) at which somebody is to be looked at, and whom; None: nobody until then."""
-        first = min(self._wakes.values(), default=until + 1)
-        return None if first > until else (first, [pid for pid, wake in self._wakes.items() if wake == first])
+        return self._wakes.first(until)
 
     async def claim(self, claims: Sequence[Claim]) -> list[bool]:
         """Set rows, and note when they expire."""
         done = await self._store.claim(claims)
         for one, written in zip(claims, done, strict=True):
             if written and (one.seconds != UNCHANGED or one.name not in self._names):
-                self._names[one.name] = self._end(max(one.seconds, 0))
+                self._names.set(one.name, self._end(max(one.seconds, 0)))
         return done
 
     def _end(self, seconds: int) -> int | None:
         return self._clock() + seconds * 1000 if seconds else None
 
-    async def expire(self) -> None:
-        """Remove what has expired by now."""
+    async def expire(self) -> list[bytes]:
+        """Remove what has expired by now, and return the records of it."""
         now = self._clock()
-        await self._remove(_due(self._pids, now), _due(self._names, now))
+        pids = self._pids.due(now)
+        records = [one for one in await self._store.read_records(pids) if one is not None] if pids else []
+        await self._remove(pids, self._names.due(now))
+        return records
 
     async def remove_all(self) -> None:
         """Remove everything that was written."""
@@ -88,13 +147,9 @@ class TimedStore:
             rows = zip(names, await self._store.read_rows(names), strict=True)
             await self._store.claim([Claim(name, row, b"") for name, row in rows if row is not None])
         for pid in pids:
-            del self._pids[pid]
+            self._pids.drop(pid)
         for name in names:
-            del self._names[name]
-
-
-def _due(ends: dict[str, int | None], now: int) -> list[str]:
-    return [name for name, end in ends.items() if end is not None and end <= now]
+            self._names.drop(name)
 
 
 def _revision(record: bytes) -> int:
