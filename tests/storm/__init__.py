@@ -1,0 +1,1 @@
+"""Workers killed while timers fire: `python -m tests.storm`."""
