@@ -27,8 +27,8 @@ def read_calls(stream: IO[bytes], wrong: Callable[[int, str], None]) -> Iterator
     """
     Yield the calls of a file, one after the other; *wrong* is told of lines that are none: number and reason.
 
-    A line is a call, or {"message": a call}, with `metadata` as hosts send it. It arrived at `metadata.receivedAt`, else
-    `receivedAt`, else when it happened.
+    A line is a call, or {"message": a call} with `metadata` as hosts send it. It arrived at `metadata.receivedAt`,
+    else `receivedAt`, else when it happened.
     """
     for number, line in enumerate(_lines(stream), 1):
         if line is None:
