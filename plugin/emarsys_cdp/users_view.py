@@ -67,6 +67,7 @@ def show_record(pid: str, record: Record, fields: Mapping[str, str]) -> dict[str
         "pendingFields": _pending(record, fields),
         "merges": len(record.merged_from),
         "mergedFrom": list(record.merged_from),
+        "running": _running(record),
         "flags": _flags(record),
     }
 
@@ -83,6 +84,13 @@ def _pending(record: Record, fields: Mapping[str, str]) -> dict[str, Json]:
             stored = record.values[name]
             waiting[field] = {"v": stored.value, "te": show_time(stored.event_time)}
     return waiting
+
+
+def _running(record: Record) -> dict[str, Json]:
+    """Return how many instances of each rule are running, those of which something waits at the gate included."""
+    states = {} if record.book is None else record.book.rules
+    counted = {rule: sum(one.unfinished for one in state.instances) for rule, state in sorted(states.items())}
+    return {rule: number for rule, number in counted.items() if number}
 
 
 def _flags(record: Record) -> list[str]:

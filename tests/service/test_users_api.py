@@ -103,6 +103,7 @@ def test_a_person_is_found_by_every_identifier(make_store: Callable[[], Store]) 
         "pendingFields": {},
         "merges": 0,
         "mergedFrom": [],
+        "running": {},
         "flags": [],
     }
 

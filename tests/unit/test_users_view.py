@@ -8,6 +8,7 @@ import pytest
 from tests.support.world import milliseconds
 
 from emarsys_cdp.document.model import DataMap, Document
+from emarsys_cdp.rules.book import Book, Instance, Passage, RuleState
 from emarsys_cdp.store.record import Erasing, Record
 from emarsys_cdp.store.rows import read_row
 from emarsys_cdp.users_view import fields_of, is_person, show_record, show_row
@@ -50,6 +51,15 @@ def test_a_merge_leaves_its_trace() -> None:
     shown = show_record("p1", Record("s", merged_from=("p2", "p3"), aliases=("old",)), {})
 
     assert (shown["merges"], shown["mergedFrom"], shown["userIdAliases"]) == (2, ["p2", "p3"], ["old"])
+
+
+def test_running_rules_are_counted() -> None:
+    """Instances that are alive, or of which something waits at the gate; a rule without any is not named."""
+    ended = Instance("i1", 1, "m1", 1, status="completed")
+    at_gate = Instance("i2", 1, "m2", 1, status="cancelled", passages=(Passage(-1, 5, 1),))
+    states = {"cart": RuleState((ended, Instance("i3", 1, "m3", 2), at_gate)), "welcome": RuleState((ended,))}
+
+    assert show_record("p1", Record("s", book=Book(rules=states)), {})["running"] == {"cart": 2}
 
 
 def test_without_a_key_every_mapped_value_waits() -> None:

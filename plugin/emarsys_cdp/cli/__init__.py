@@ -11,6 +11,7 @@ import click
 
 from emarsys_cdp import __version__
 from emarsys_cdp.cli.account import account_command
+from emarsys_cdp.cli.backtest import backtest_command
 from emarsys_cdp.cli.check import check_command
 from emarsys_cdp.cli.demo import demo_command
 from emarsys_cdp.cli.explain import explain_command, why_not_command
@@ -65,6 +66,7 @@ def main() -> None:
 for command in (demo_command, serve_command, check_command, manifest_command, fake_emarsys_command, fake_host_command):
     main.add_command(command)
 main.add_command(account_command)
+main.add_command(backtest_command)
 main.add_command(explain_command)
 main.add_command(why_not_command)
 main.add_command(rules_command)

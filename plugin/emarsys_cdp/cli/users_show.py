@@ -62,6 +62,7 @@ def _show_person(shown: Mapping[str, Any], console: Console) -> None:
         "last seen": shown["lastSeen"],
         "last call": f"{call['type']} {call['mid']}" if call else None,
         "merged from": ", ".join(shown["mergedFrom"]),
+        "running rules": ", ".join(f"{rule} ({number})" for rule, number in shown["running"].items()),
         "note": "\n".join(_FLAGS[flag] for flag in shown["flags"]),
     }
     table = Table.grid(padding=(0, 2, 0, 0))

@@ -7,9 +7,10 @@ Nothing leaves it and no clock is read; the outbox is emptied the moment somethi
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from hashlib import blake2b
 from itertools import count
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec.structs import replace
 
@@ -26,6 +27,7 @@ from emarsys_cdp.merging import Merger
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.pipeline import Answer, Pipeline
 from emarsys_cdp.rounds import Rounds
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.simulation.effects import SentEffects
 from emarsys_cdp.simulation.timed import TimedStore
 from emarsys_cdp.store import Store
@@ -38,6 +40,9 @@ from emarsys_cdp_hooks import StopAndFix
 HOST = "simulate"
 _UNUSED = Wsse("simulate", Secret("simulate"))
 """Requests are built and signed as always, and thrown away."""
+
+YEARS: Final = 20 * 365 * 24 * 3_600_000
+"""Longer (ms) than any recording."""
 
 MakeRounds: TypeAlias = Callable[[Store, Namer, Callable[[int], bytes], LifetimesOf], Rounds]
 
@@ -59,7 +64,8 @@ class Stage:
     A space with a document, over a store. *seed* makes all names and ids: the same seed, the same names.
 
     *now* is its time (ms). *note* is told of every effect when it is sent, *gone* of the records of people whose time
-    is over. With *forgets* the rules forget as those of the service do.
+    is over. What rules see of a person is never forgotten; with *limited* no more of it is kept than by the service
+    (`taking.MAX_LOG`).
     """
 
     def __init__(
@@ -75,14 +81,14 @@ class Stage:
         make_rounds: MakeRounds = plain_rounds,
         gone: Callable[[Sequence[bytes]], None] = lambda _: None,
         *,
-        forgets: bool = False,
+        limited: bool = False,
     ) -> None:
         self.now = now
         self._gone = gone
         random_bytes = _bytes_of(seed)
         namer = Namer(random_bytes(32))
         compiled = compiler.compile(space, HOST, document, _UNUSED)
-        rules = compiled.rules if forgets or compiled.rules is None else compiled.rules.untrimmed()
+        rules = None if compiled.rules is None else _remembering(compiled.rules, limited=limited)
         self.rules = rules
         self.space = replace(compiled, rules=rules)
         self.timed = TimedStore(store, self._clock)
@@ -126,6 +132,15 @@ class Stage:
     async def _look(self, pids: Iterable[str]) -> None:
         for pid in pids:
             await self._effects.send(await self._waker.wake([pid]))
+
+
+def _remembering(rules: RuleSet, *, limited: bool) -> RuleSet:
+    """Return rules that forget nothing for its age: what has happened is told afterwards."""
+    if not limited:
+        return rules.untrimmed()
+    rules = copy(rules)
+    rules.span += YEARS
+    return rules
 
 
 def _bytes_of(seed: str) -> Callable[[int], bytes]:
