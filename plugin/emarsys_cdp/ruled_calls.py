@@ -9,7 +9,7 @@ from emarsys_cdp.identity.ruling import Ruled
 from emarsys_cdp.rules.book import Logged
 from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.rules.taking import Taken
-from emarsys_cdp_hooks import Call, Identifiers
+from emarsys_cdp_hooks import Call, Identifiers, Unfit
 
 
 def rule_call(
@@ -40,5 +40,6 @@ def asked_history(rules: RuleSet | None, calls: Sequence[Call], values: Sequence
     seen: dict[str, int] = {}
     for call, read in zip(calls, values, strict=True):
         for name in rules.profile_maps & read.keys():
-            seen.setdefault(name, call.event_time)
+            if type(read[name]) is not Unfit:
+                seen.setdefault(name, call.event_time)
     return seen

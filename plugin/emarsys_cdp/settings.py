@@ -23,6 +23,9 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 DEFAULT_API_BASE = "https://api.emarsys.net/api"
 """Base of the Emarsys API, before the version (Core API guide)."""
 
+SYSTEM, VIRTUAL = "system", "virtual"
+"""Clocks: that of the machine, and one that stands still until it is moved (`service/virtual_time.py`)."""
+
 MIN_SECONDS, MAX_SECONDS = 0.1, 600.0
 """Bounds of SEND_SECONDS."""
 
@@ -41,6 +44,7 @@ VARIABLES = {
     "RULES_DIR": "Directory of documents: <destination id>.json, default.json for all others.",
     "INGEST_URL": "URL of the host's ingestion, which effects of rules go through; none: they are sent directly.",
     "INGEST_WRITE_KEY": "Write key of its source, or several as <destination id>=<key>, separated by commas.",
+    "CLOCK": "system (default), or virtual: time stands still, and POST /api/v1/clock moves it. For trying rules only.",
     "LOG_LEVEL": "debug, info (default), warning or error.",
 }
 """Every variable, without the prefix, with its meaning."""
@@ -63,6 +67,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     rules_dir: Path | None = None
     ingest_url: str | None = None
     ingest_write_key: Secret | None = None
+    clock: str = SYSTEM
     log_level: str = "info"
 
 
@@ -142,10 +147,20 @@ def _problems(given: Mapping[str, str]) -> list[str]:
         problems.append(f"{PREFIX}ADMIN_TOKEN is too short: at least {MIN_SECRET} characters")
     if given.get("LOG_LEVEL", "info").lower() not in LOG_LEVELS:
         problems.append(f"{PREFIX}LOG_LEVEL must be one of {', '.join(LOG_LEVELS)}")
-    problems += _ingestion_problems(given)
+    problems += [*_clock_problems(given), *_ingestion_problems(given)]
     if "RULES_DIR" in given and not Path(given["RULES_DIR"]).expanduser().is_dir():
         problems.append(f"{PREFIX}RULES_DIR {given['RULES_DIR']} is no directory")
     return problems
+
+
+def _clock_problems(given: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with the clock: with a Redis of one's own others live by the real time."""
+    clock = given.get("CLOCK", SYSTEM)
+    if clock not in (SYSTEM, VIRTUAL):
+        return [f"{PREFIX}CLOCK must be {SYSTEM} or {VIRTUAL}"]
+    if clock == VIRTUAL and "REDIS_URL" in given:
+        return [f"{PREFIX}CLOCK {VIRTUAL} is for the embedded server only: leave {PREFIX}REDIS_URL out"]
+    return []
 
 
 def _ingestion_problems(given: Mapping[str, str]) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
+from hashlib import blake2b
 from typing import Final
-from zlib import crc32
 
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.cells import Cells
@@ -75,4 +75,4 @@ def shards_of(worker: str, alive: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _winner(shard: int, alive: Iterable[str]) -> str:
-    return max(alive, key=lambda name: (crc32(f"{name}\0{shard}".encode()), name))
+    return max(alive, key=lambda name: (blake2b(f"{name}\0{shard}".encode(), digest_size=8).digest(), name))

@@ -19,7 +19,7 @@ from emarsys_cdp.effect import Effect, pack_effect
 from emarsys_cdp.identity.ruling import wake_of
 from emarsys_cdp.merging import Merger
 from emarsys_cdp.rules.book import CAPPED, Book, Posted
-from emarsys_cdp.rules.limits import Places, release, reserve
+from emarsys_cdp.rules.limits import Full, Places, release, reserve
 from emarsys_cdp.rules.passing import (
     Candidate,
     Sight,
@@ -36,7 +36,7 @@ from emarsys_cdp.rules.pattern import Cap
 from emarsys_cdp.rules.posted import with_posted
 from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.rules.taking import trim
-from emarsys_cdp.store import Commit, Store
+from emarsys_cdp.store import Commit, Store, StoreUnavailable
 from emarsys_cdp.store.cells import Cells
 from emarsys_cdp.store.keys import Namer, shard
 from emarsys_cdp.store.outbox import EffectRef, Posting
@@ -121,7 +121,7 @@ class Waker:
             due, gone = await self._read(pids)
             if gone and again:
                 await self._store.drop_timers(gone, again)
-            looked = [(one, *await self._look(one, taken)) for one in due if self._is_ready(one)]
+            looked = [found for one in due if (found := await self._look_safely(one, taken)) is not None]
             pids = await self._write(looked, woken)
         await self._give_back(taken, woken)
         return woken
@@ -146,14 +146,17 @@ class Waker:
                 due.append(_Due(pid, *found))
         return due, gone
 
-    def _is_ready(self, due: _Due) -> bool:
-        """Tell whether the rules of a person's space are known; else its timer comes again."""
+    async def _look_safely(self, due: _Due, taken: list[_Place]) -> tuple[_Due, Record, tuple[Effect, ...]] | None:
+        """Look at somebody; None when that has to be done later: the timer comes again, and the others do not wait."""
         try:
-            self._rules_of(due.record.space)
+            return due, *await self._look(due, taken)
+        except StoreUnavailable:
+            raise
         except RetryLater as error:
             _log.warning("rules_not_known", space=due.record.space, reason=str(error))
-            return False
-        return True
+        except Exception:  # noqa: BLE001 - a fault of ours must cost this person only
+            _log.exception("look_failed", profile=due.pid, space=due.record.space)
+        return None
 
     async def _look(self, due: _Due, taken: list[_Place]) -> tuple[Record, tuple[Effect, ...]]:
         """Return the record of somebody after the look, and the effects to send; *taken* gets the places it needs."""
@@ -188,15 +191,18 @@ class Waker:
         self, rules: RuleSet, book: Book, due: _Due, candidate: Candidate, taken: list[_Place], now: int
     ) -> tuple[Book, tuple[Effect, ...]]:
         """Return the book with a candidate sent if the caps allow it, and its effects."""
-        key = due.record.key or ""
+        key, fulls = due.record.key or "", list[Full]()
         for rule, caps in _by_rule(caps_of(candidate.gate, rules.caps)).items():
             name = self._cap_name(due.record.space, rule, key)
-            until = await self._caps.change(name, partial(_reserved, candidate.name, caps, now))
+            full = await self._caps.change(name, partial(reserve, candidate.name, caps, now))
             taken.append(_Place(name, candidate.name))
+            fulls += [] if full is None else [full]
+        if fulls:
+            await self._give_back([one for one in taken if one.passage == candidate.name], ())
+            until = max([full.until for full in fulls if full.until is not None], default=None)
             if until is not None:
-                if any(cap.defer for cap in caps):
-                    return deferred(rules, book, candidate, until), ()
-                return refused(rules, book, candidate, CAPPED, now), ()
+                return deferred(rules, book, candidate, until), ()
+            return refused(rules, book, candidate, CAPPED, now), ()
         effects = tuple(_effects(rules, due, candidate, key, now))
         return passed(rules, book, candidate, due.pid, now), effects
 
@@ -226,15 +232,7 @@ class Waker:
         """Give places back that were taken for something that was not sent after all."""
         sent = {effect.passage for one in woken for effect in one.effects}
         for place in {one for one in taken if one.passage not in sent}:
-            await self._caps.change(place.name, partial(_released, place.passage))
-
-
-def _reserved(name: str, caps: Sequence[Cap], now: int, places: Places) -> tuple[Places, int | None]:
-    return reserve(places, name, caps, now)
-
-
-def _released(name: str, places: Places) -> tuple[Places, None]:
-    return release(places, name), None
+            await self._caps.change(place.name, partial(release, place.passage))
 
 
 def _by_rule(caps: Sequence[tuple[str, Cap]]) -> dict[str, list[Cap]]:
@@ -246,7 +244,7 @@ def _by_rule(caps: Sequence[tuple[str, Cap]]) -> dict[str, list[Cap]]:
 
 def _effects(rules: RuleSet, due: _Due, candidate: Candidate, key: str, now: int) -> Iterator[Effect]:
     """Yield the effects of a candidate, in the order of its actions."""
-    instance = candidate.instance
+    instance, variables = candidate.instance, candidate.passage.variables
     for one in planned(candidate):
         yield Effect(
             one.id,
@@ -258,7 +256,7 @@ def _effects(rules: RuleSet, due: _Due, candidate: Candidate, key: str, now: int
             one.row,
             one.action.do,
             dict(one.action.options),
-            dict(instance.variables),
+            dict(instance.variables if variables is None else variables),
             rules.key_field,
             key,
             candidate.passage.fire,

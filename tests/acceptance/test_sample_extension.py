@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,8 @@ import httpx
 import pytest
 from tests.support.requests import call, router_request
 
-from emarsys_cdp.testing import check_router_answer, expect
+from emarsys_cdp.emarsys.fields import Field
+from emarsys_cdp.testing import FakeEmarsys, check_router_answer, expect
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "emarsys-cdp"
 SOURCE = Path(__file__).parent.parent / "sample_extension"
@@ -31,8 +33,36 @@ DOCUMENT = {
     "dataMaps": [
         {"name": "tier", "path": "traits.tier", "type": "string", "field": 10501, "fieldType": "loyalty_tier"},
         {"name": "last_store", "path": "traits.last_store", "type": "string", "field": 10502},
+        {"name": "card", "path": "properties.card", "type": "string"},
+        {"name": "amount", "path": "properties.cents", "type": "cents"},
+    ],
+    "settings": {"maxLateness": "3650d"},
+    "rules": [
+        {
+            "id": "stamp-gold-cards",
+            "lateFireMax": "3650d",
+            "conditions": [
+                {
+                    "seq": 0,
+                    "type": "start",
+                    "on": "track",
+                    "match": ["card has prefix of gold", "amount >= 12.5"],
+                    "variables": ["amount"],
+                },
+                {"seq": 1, "type": "exit", "actions": [{"do": "stamp", "card": "coffee"}]},
+            ],
+        }
     ],
 }
+
+UNKNOWN = [
+    "dataMaps[0].fieldType",
+    "dataMaps[3].type",
+    "rules[0].conditions[0].match[0]",
+    "rules[0].conditions[0].match[1]",
+    "rules[0].conditions[1].actions[0].do",
+]
+"""Places of the document that are wrong without the extension."""
 
 GOLD = call("identify", 1, userId="u-1", traits={"email": "ada@example.com", "tier": "Gold"})
 BOUGHT = call("track", 2, event="Order Completed", userId="u-1", properties={"store": "Leipzig", "order_id": "o-1"})
@@ -40,6 +70,18 @@ PLATINUM = call("identify", 3, userId="u-2", traits={"email": "bob@example.com",
 NO_CONSENT = call(
     "identify", 4, userId="u-3", traits={"email": "cleo@example.com"}, context={"consent": {"marketing": False}}
 )
+STAMPED = call(
+    "track", 6, event="Coffee", userId="u-6", properties={"card": "G-17", "cents": 1250},
+    context={"traits": {"email": "fay@example.com"}},
+)  # fmt: skip
+TOO_CHEAP = call(
+    "track", 7, event="Coffee", userId="u-7", properties={"card": "G-18", "cents": 1249},
+    context={"traits": {"email": "gus@example.com"}},
+)  # fmt: skip
+SILVER = call(
+    "track", 8, event="Coffee", userId="u-8", properties={"card": "S-19", "cents": 5000},
+    context={"traits": {"email": "hal@example.com"}},
+)  # fmt: skip
 BOUGHT_LATER = call("track", 5, event="Order Completed", userId="u-3", properties={"store": "Berlin"})
 
 
@@ -161,9 +203,33 @@ def test_a_dropped_call_leaves_no_trace(outputs: dict[int, dict[str, Any]]) -> N
     assert outputs[5]["statusCode"] == 298
 
 
+def test_rules_use_what_it_adds(installed: Path, document: Path, tmp_path: Path) -> None:
+    """
+    A rule with its operator, data type and action stamps the card of who spent enough with a card of gold.
+
+    What the action makes of the captured amount arrives at Emarsys as an effect of the rule.
+    """
+    with FakeEmarsys(fields=[Field(id="10511", name="Coffee stamps", type="numeric")]) as emarsys:
+        variables = {
+            "EMARSYS_CDP_DATA_DIR": str(tmp_path / "data"),
+            "EMARSYS_CDP_RULES_DIR": str(document.parent),
+            "EMARSYS_CDP_API_BASE": emarsys.api_base,
+            "EMARSYS_CDP_TOKEN_URL": emarsys.token_url,
+        }
+        with service(environment(tmp_path, installed, **variables)) as (url, _):
+            request = router_request([TOO_CHEAP, SILVER, STAMPED], {"apiKey": emarsys.api_key})
+            assert httpx.post(f"{url}/routerTransform", content=request, trust_env=False).status_code == 200
+            end = time.monotonic() + LONGEST
+            while not emarsys.contacts and time.monotonic() < end:
+                time.sleep(0.05)
+
+        assert [contact.fields for contact in emarsys.contacts] == [{"3": "fay@example.com", "10511": "12.5"}]
+        assert not emarsys.violations
+
+
 @pytest.mark.parametrize(("with_it", "code"), [(True, 0), (False, 1)], ids=["installed", "not installed"])
-def test_check_knows_its_field_type(installed: Path, document: Path, tmp_path: Path, with_it: bool, code: int) -> None:
-    """`emarsys-cdp check` accepts a document with the extension's field type only where it is installed."""
+def test_check_knows_what_it_adds(installed: Path, document: Path, tmp_path: Path, with_it: bool, code: int) -> None:
+    """`emarsys-cdp check` accepts a document with what the extension adds only where it is installed."""
     variables = environment(tmp_path, installed if with_it else None)
     result = subprocess.run(
         [COMMAND, "check", "--json", document],
@@ -176,4 +242,4 @@ def test_check_knows_its_field_type(installed: Path, document: Path, tmp_path: P
     (report,) = json.loads(result.stdout)
 
     assert result.returncode == code
-    assert [problem["place"] for problem in report["problems"]] == ([] if with_it else ["dataMaps[0].fieldType"])
+    assert [problem["place"] for problem in report["problems"]] == ([] if with_it else UNKNOWN)

@@ -129,6 +129,10 @@ WRONG: Mapping[str, tuple[str, dict[str, str]]] = {
     "TOKEN_URL no URL": ("TOKEN_URL", {"EMARSYS_CDP_TOKEN_URL": "auth.emarsys.net"}),
     "TOKEN_URL a broken URL": ("TOKEN_URL", {"EMARSYS_CDP_TOKEN_URL": "https://[::1"}),
     "RULES_DIR no directory": ("RULES_DIR", {"EMARSYS_CDP_RULES_DIR": "/no/such/directory"}),
+    "CLOCK virtual with a REDIS_URL": (
+        "CLOCK",
+        {"EMARSYS_CDP_CLOCK": "virtual", "EMARSYS_CDP_REDIS_URL": "redis://127.0.0.1/0", **LONG_SECRET},
+    ),
     "LOG_LEVEL unknown": ("LOG_LEVEL", {"EMARSYS_CDP_LOG_LEVEL": "loud"}),
     "DATA_DIR a file": ("DATA_DIR", {"EMARSYS_CDP_DATA_DIR": __file__}),
     "DATA_DIR that cannot be made": ("DATA_DIR", {"EMARSYS_CDP_DATA_DIR": "/proc/emarsys-cdp"}),
@@ -143,6 +147,21 @@ def test_a_wrong_setting_is_told_in_one_line(start: Start, variable: str, settin
 
     assert f"EMARSYS_CDP_{variable}" in line
     assert SECRET[:7] not in "\n".join(service.lines)
+
+
+def test_a_virtual_clock_is_for_one_worker(start: Start) -> None:
+    """Each worker would have a time of its own."""
+    line = refusal(start("--workers", "2", EMARSYS_CDP_CLOCK="virtual"))
+
+    assert "EMARSYS_CDP_CLOCK virtual is for one worker only: leave --workers out" in line
+
+
+def test_a_virtual_clock_is_told(start: Start) -> None:
+    """Whoever reads the log is warned: with it nothing is sent in time."""
+    service = start(EMARSYS_CDP_CLOCK="virtual")
+    service.url()
+
+    assert service.wait_for("clock_is_virtual")["level"] == "warning"
 
 
 def test_several_wrong_settings_are_told_at_once(start: Start) -> None:

@@ -117,7 +117,7 @@ class Moment:
 
         A first value while data maps are synchronised is none. *Chosen*: the end of that time belongs to it.
         """
-        if self.entry is None or value is None:
+        if self.entry is None:
             return False
         previous = last_value(self.log, name, before=self.entry.version)
         if previous is not None or self.initial_sync is None:

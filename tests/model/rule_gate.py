@@ -97,17 +97,20 @@ class Gate:
         return None
 
     def _capped(self, rule: Rule, key: str) -> Look | None:
-        """Return what a cap says against sending, None for nothing."""
+        """Return what caps say against sending. *Chosen*: one that drops wins over one that defers."""
         of_key = [one for one in self.sendings if one.key == key]
         of_rule = [one for one in of_key if one.rule == rule.id]
-        waits: list[int] = []
+        waits, over = list[int](), False
         for cap, counted in [(cap, of_rule) for cap in rule.caps] + [(cap, of_key) for cap in self.caps]:
             recent = sorted(one.at for one in counted if one.at > self.now - cap.per)
             if len(recent) >= cap.count and not cap.defer:
-                return Look("capped")
-            if len(recent) >= cap.count:
+                over = True
+            elif len(recent) >= cap.count:
                 waits.append(recent[-cap.count] + cap.per)
-        return Look(again=max(waits), is_in_time=True) if waits else None
+        # Chosen: as long as a cap lets it wait it waits; however often one looks meanwhile, the others are asked then.
+        if waits:
+            return Look(again=max(waits), is_in_time=True)
+        return Look("capped") if over else None
 
 
 def _zone(name: Json) -> ZoneInfo | None:

@@ -58,7 +58,7 @@ class Instance:
     One run through the plan of a rule.
 
     It stands at `plan[node]` since `since`. `state`: active; due (its exit waits at the gate), done (its plan is at an
-    end without an exit), cancelled, expired. `due` is when it was done with its plan. `moves` are the calls that opened
+    end without an exit), cancelled, expired. `due` is when it reached its exit. `moves` are the calls that opened
     or moved it; `found` has when calls matched a row of the next stage, `joined` its rows that are done with.
     """
 
@@ -121,7 +121,7 @@ class Instance:
         while self.state == "active":
             node = self.next
             if node is None:
-                self.state, self.due = "done", self.since
+                self.state = "done"
             elif not node.is_act:
                 # "now > s + within": the last instant itself is still one to wait in.
                 if self.timeout(node) >= until:
@@ -129,8 +129,7 @@ class Instance:
                 self._time_out(node)
             else:
                 due = self.fire_time(node)
-                at = self.since if due is None else due
-                if at > until or (at == until and not included):
+                if due is not None and (due > until or (due == until and not included)):
                     return
                 self._fire(node, due)
 
@@ -191,14 +190,18 @@ class Instance:
         return self.state == "done" and (len(ends) < len(self.passages) or time <= max(ends, default=time - 1))
 
     def shown_state(self, now: int, *, has_key: bool) -> tuple[str, str | None]:
-        """Return status and why, as `instances` has them."""
-        if self.state in {"cancelled", "expired", "active"}:
+        """
+        Return status and why, as `instances` has them.
+
+        *Chosen*: held is also one that goes on while what it did before waits for a key.
+        """
+        if self.state in {"cancelled", "expired"}:
             return self.state, self.why
         last, waiting = self.last_decision(), self.waiting()
         if self.state == "due" and last is not None and last.what not in {"sent", "shadow"}:
             return last.what, None
         if not waiting:
-            return "completed", None
+            return "active" if self.state == "active" else "completed", None
         held = any(now >= one.due + self.rule.settle for one in waiting) and not has_key
         return "held" if held else "active", None
 

@@ -135,8 +135,8 @@ class _Fold:
 
     def is_enough(self, row: Row, call: Entry) -> bool:
         """Tell whether so many calls have matched until this one, which is one of them."""
-        since = call.time - row.count_within if row.count_within is not None else None
-        until = [one for one in self.log if one.version <= call.version and (since is None or one.time >= since)]
+        since = call.time - (self.rule.lifetime if row.count_within is None else row.count_within)
+        until = [one for one in self.log if one.version <= call.version and one.time >= since]
         return row.count <= sum(1 for one in until if self.matches(row, one))
 
     def may_start(self, new: Instance, call: Entry, row: Row) -> bool:
@@ -157,7 +157,13 @@ class _Fold:
         return not self.looks_back(new, call, row)  # S6
 
     def is_late(self, new: Instance, call: Entry) -> bool:
-        """S2: the rule has sent before this call came, and the call tells of before that."""
+        """
+        S2: the rule has sent before this call came, and the call tells of before that.
+
+        *Chosen*: not where every start opens an instance of its own, whatever else there is.
+        """
+        if self.rule.multiple and not self.rule.transaction:
+            return False
         return any(
             decision.what == "sent" and decision.is_before(call) and call.time <= decision.at
             for key, decision in self.facts.items()
@@ -182,7 +188,7 @@ class _Fold:
             return
         if self.rule.on_repeat == "restart" and instance.state == "active" and instance.node == 0:
             instance.enter(0, call.time)
-            instance.variables = captured(row, call)
+            instance.capture(row, call)
             instance.moves.add(call.mid)
         elif self.rule.on_repeat == "refresh":
             instance.capture(row, call)

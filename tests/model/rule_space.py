@@ -9,7 +9,7 @@ wake-ups, but what a call itself makes due at once goes before the next call.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.model.identity import Call as ReadCall
 from tests.model.identity import Model
@@ -81,14 +81,16 @@ class RuleModel(Model):
     def call(self, message: Mapping[str, Json], arrival: int) -> str:
         """Take a call in."""
         self.advance(arrival)
-        before = {waiting.passage.key for waiting in self._acting()}
+        before = [(waiting.passage.key, waiting.look.what) for waiting in self._acting()]
         self.taken = None
         result = super().call(message, arrival)
         if self.taken is not None:
             self._add(self.taken, message, arrival)
         self._changed()
         self._note_late_stops()
-        self._act(but=before)
+        # What the call has made due: a wake-up of its person, who is looked at as a whole.
+        woken = {one.pid for one in self._acting() if (one.passage.key, one.look.what) not in before}
+        self._act(woken)
         return result
 
     def erase(self, kind: str, value: str, mode: str, now: int) -> None:
@@ -162,8 +164,10 @@ class RuleModel(Model):
         entry = Entry(message["type"], time, message_id(message), arrival, self.turns, values)
         for name in values:
             self.first_seen.setdefault(name, time)
-        case = self.cases.setdefault(profile.pid, Case())
-        case.log = united(case.log, [entry])
+        if not profile.isolate:
+            # Chosen: a device that belongs to nobody is in no rule, since nothing could ever be sent (P12).
+            case = self.cases.setdefault(profile.pid, Case())
+            case.log = united(case.log, [entry])
 
     def _instances(self, pid: int) -> list[Instance]:
         if pid not in self._known:
@@ -193,22 +197,21 @@ class RuleModel(Model):
                 for passage in instance.waiting():
                     was_in_time = passage.key in case.in_time
                     look = gate.look(instance, passage, person, was_in_time=was_in_time)
-                    news = look if not was_in_time else Look(look.what, look.again, look.rows)
-                    yield Waiting(pid, instance, passage, news)
+                    yield Waiting(pid, instance, passage, replace(look, is_in_time=look.is_in_time and not was_in_time))
 
     def _acting(self) -> list[Waiting]:
         return sorted((waiting for waiting in self._looks() if waiting.acts), key=lambda waiting: waiting.place)
 
-    def _act(self, but: set[PassageKey] | None = None) -> None:
-        """Do all that is to be done now, but for what waits for the other calls of this instant."""
-        while found := [waiting for waiting in self._acting() if waiting.passage.key not in (but or ())]:
+    def _act(self, pids: set[int] | None = None) -> None:
+        """Do all that is to be done now, for some people or for all."""
+        while found := [waiting for waiting in self._acting() if pids is None or waiting.pid in pids]:
             waiting, case = found[0], self.cases[found[0].pid]
-            case.in_time.add(waiting.passage.key)
-            if waiting.look.what is not None:
+            key, look = waiting.passage.key, waiting.look
+            case.in_time.add(key)
+            if look.what is not None:
                 self.turns += 1
-                decision = Decision(waiting.look.what, self._now(), self.turns, waiting.instance.transaction)
-                case.facts[waiting.passage.key] = decision
-            if waiting.look.what == "sent":
+                case.facts[key] = Decision(look.what, self._now(), self.turns, waiting.instance.transaction)
+            if look.what == "sent":
                 self._send(waiting)
             self._changed()
 

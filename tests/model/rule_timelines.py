@@ -46,8 +46,8 @@ ONLY_IF: Sequence[dict[str, Json]] = (
 STEP_PARTS: Sequence[Mapping[str, Json]] = (
     {}, {"within": "1h"}, {"wait": "10m", "within": "2h"}, {"count": 2}, {"count": 2, "countWithin": "30m"},
 )  # fmt: skip
-LAST = 60 * DAY
-"""So long after the last call nothing is left to happen: windows, holds and caps are hours."""
+LAST = 20 * DAY
+"""So long after the last call nothing is left to happen: windows, holds and caps are hours. Nobody is forgotten yet."""
 
 PROPERTIES: Sequence[tuple[str, str, Json]] = (
     ("properties", "amount", 5), ("properties", "amount", "20.50"), ("properties", "amount", "much"),
@@ -108,7 +108,8 @@ def exclude_rows(draw: st.DrawFn, rule: str, seq: Json, *, syncs: bool = True) -
 def waiting_rows(draw: st.DrawFn, seq: int, *, syncs: bool = True) -> list[dict[str, Json]]:
     """Draw one or two events to wait for in a stage."""
     count = draw(st.sampled_from((1, 1, 2)))
-    shared = draw(maybe("join", ("all",))) if count > 1 else {}
+    join = draw(maybe("join", ("all",))) if count > 1 else {}
+    shared = {**join, **draw(maybe("onTimeout", ("continue", "expire")))}
     return [
         {
             "seq": seq,
@@ -116,7 +117,6 @@ def waiting_rows(draw: st.DrawFn, seq: int, *, syncs: bool = True) -> list[dict[
             "match": draw(criteria("Step", "Other", captured=True, first_syncs=syncs)),
             **shared,
             **draw(st.sampled_from(STEP_PARTS)),
-            **draw(maybe("onTimeout", ("continue", "expire"))),
             **draw(maybe("variables", (["amount"],))),
         }
         for _ in range(count)

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 import structlog
-from tests.support.outbox import EVERY_SHARD, Emarsys, Outbox, effect, effect_id, key_of, ref_of, sending
+from tests.support.outbox import (
+    EVERY_SHARD,
+    Emarsys,
+    Outbox,
+    effect,
+    effect_id,
+    key_of,
+    ref_of,
+    sending,
+    write_document,
+)
 
 from emarsys_cdp.effect import Effect
 from emarsys_cdp.emarsys.fields import Field
@@ -280,7 +290,7 @@ def test_a_fresh_contact_is_made_first(emarsys: Emarsys) -> None:
 @pytest.mark.parametrize("create", ["never", "identify"])
 def test_a_document_may_forbid_to_make_contacts(emarsys: Emarsys, tmp_path: Path, create: str) -> None:
     """The effect is dead and says why; an update of such a contact, too."""
-    (tmp_path / "default.json").write_text(f'{{"contacts": {{"create": "{create}"}}}}')
+    write_document(tmp_path, contacts={"create": create})
     effects = [effect(60, fresh=True), effect(61, do="update", options={"field": "1", "value": "Ada"})]
 
     async def steps(outbox: Outbox) -> list[tuple[str, str]]:
@@ -339,7 +349,6 @@ def test_an_unknown_name_holds_the_effect(emarsys: Emarsys) -> None:
         states, note = await outbox.states([held, behind, apart]), (await outbox.read(held)).note
         emarsys.add_event("win back", 9002)
         seconds = await outbox.wait_for(held)
-        outbox.clock.advance(300)
         await outbox.send()
         return states, note, seconds, await outbox.states([held, behind, apart])
 

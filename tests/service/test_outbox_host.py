@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import pytest
 from starlette.types import Receive, Scope, Send
 from tests.support.app import PROCESSOR, ROUTER, Host, answers, by_job, make_app, started
-from tests.support.outbox import Emarsys, Outbox, directory, effect, effect_id, key_of, pid_of, ref_of, sending
+from tests.support.outbox import (
+    Emarsys,
+    Outbox,
+    effect,
+    effect_id,
+    key_of,
+    pid_of,
+    ref_of,
+    sending,
+    serving,
+    write_document,
+)
 from tests.support.requests import processor_request, router_request
-from tests.support.world import make_service
 
-from emarsys_cdp.credentials import Secret, parse_api_key
+from emarsys_cdp.credentials import Secret
 from emarsys_cdp.effect import Effect
 from emarsys_cdp.outbox.ingestion import call_of
 from emarsys_cdp.outbox.transport import Objection
@@ -127,7 +138,12 @@ class World:
 
 @asynccontextmanager
 async def by_host(
-    emarsys: Emarsys, store: Store, spaces: tuple[str, ...] = ("dest-1",), **options: Any
+    emarsys: Emarsys,
+    store: Store,
+    spaces: tuple[str, ...] = ("dest-1",),
+    *,
+    settings: Mapping[str, Any] = {},
+    **options: Any,
 ) -> AsyncIterator[World]:
     """Run a FakeHost and a service, each of which knows where the other one is."""
     app: list[Any] = []
@@ -141,23 +157,12 @@ async def by_host(
     async with (
         listening(late, "127.0.0.1", 0) as url,
         AsyncFakeHost(url, destinations, **options) as host,
-        httpx.AsyncClient(trust_env=False) as http,
+        serving(emarsys, store, spaces, ingest_url=host.url, ingest_write_key=Secret(KEY), **settings) as service,
+        started(make_app(service)) as ours,
     ):
-        service = make_service(
-            store,
-            world=emarsys.clock.world(),
-            client=http,
-            api_base=emarsys.api_base,
-            token_url=emarsys.token_url,
-            ingest_url=host.url,
-            ingest_write_key=Secret(KEY),
-        )
-        for space in spaces:
-            await directory(store).seen(space, parse_api_key(emarsys.api_key))
-        async with started(make_app(service)) as ours:
-            app.append(ours)
-            yield World(host, Outbox(service, emarsys.clock))
-            expect(host.breaches)
+        app.append(ours)
+        yield World(host, Outbox(service, emarsys.clock))
+        expect(host.breaches)
 
 
 @pytest.mark.parametrize("options", [{"proxy": True}, {"proxy": False}, {"stage": "processor"}, {"compacted": False}])
@@ -279,7 +284,9 @@ def test_the_first_job_has_the_effect(emarsys: Emarsys, make_store: MakeStore) -
     first, again, other, nobody, state = asyncio.run(main())
 
     assert first == again
-    assert first["batchedRequest"]["body"]["JSON"] == {
+    contact, event = first["batchedRequest"]
+    assert contact["body"]["JSON"] == {"key_id": "3", "contacts": [{"3": key_of(1)}]}
+    assert event["body"]["JSON"] == {
         "key_id": "3",
         "external_id": key_of(1),
         "data": {"global": {"cart": "c1"}},
@@ -425,7 +432,7 @@ def test_names_are_pinned_before_the_host_has_it(emarsys: Emarsys) -> None:
         note, given = (await outbox.read(unknown)).note, [call["messageId"] for call in gateway.calls]
         outbox.clock.advance(3600)
         outputs = await ask(host, emarsys, one, unknown)
-        return note, given, outputs[0]["batchedRequest"]["endpoint"], outputs[1]["statusCode"]
+        return note, given, outputs[0]["batchedRequest"][1]["endpoint"], outputs[1]["statusCode"]
 
     note, given, endpoint, status = run(emarsys, steps)
 
@@ -433,6 +440,24 @@ def test_names_are_pinned_before_the_host_has_it(emarsys: Emarsys) -> None:
     assert given == [effect_id(1)]
     assert endpoint.endswith("/event/9001/trigger")
     assert status == 298
+
+
+def test_a_contact_that_the_host_has_not_sent_yet_is_made(emarsys: Emarsys) -> None:
+    """The call that makes it may wait in another queue of the host; where a document forbids that, it is aborted."""
+
+    async def main(**settings: Any) -> list[JobState]:
+        one = effect(70, id=effect_id(70 + len(settings)))
+        async with by_host(emarsys, MemoryStore(), settings=settings) as world:
+            await world.post(one)
+            await world.until([one], HANDED)
+            await world.host.drain()
+            return [job.state for job in world.host.jobs]
+
+    with TemporaryDirectory() as rules:
+        write_document(Path(rules), contacts={"create": "never"})
+        assert asyncio.run(main(rules_dir=Path(rules))) == [JobState.ABORTED]
+    assert asyncio.run(main()) == [JobState.DELIVERED]
+    assert [one.external_id for one in emarsys.events] == [key_of(70)]
 
 
 @pytest.mark.parametrize(("status", "reason"), [(401, "INGEST_WRITE_KEY"), (413, "HTTP 413"), (503, "HTTP 503")])
@@ -498,7 +523,7 @@ def test_each_space_has_its_write_key(emarsys: Emarsys) -> None:
 @pytest.mark.parametrize(("kind", "state"), [("direct", SENT), ("host", WAITING)])
 def test_a_document_chooses_the_transport(emarsys: Emarsys, tmp_path: Path, kind: str, state: str) -> None:
     """Whatever the settings are; what it asks for and is not set up holds the effect with the reason."""
-    (tmp_path / "dest-1.json").write_text(f'{{"transport": {{"kind": "{kind}"}}}}')
+    write_document(tmp_path, transport={"kind": kind})
     one = effect(1)
 
     async def steps(outbox: Outbox, gateway: Gateway, host: Host) -> Any:

@@ -182,3 +182,22 @@ def test_timers_are_no_people(make_store: MakeStore) -> None:
         return walked, [each async for each in store.scan()], size
 
     assert on(make_store, use) == ([([(PID, stored(1))], [])], [(PID, stored(1))], 2)
+
+
+def test_the_first_timer_of_all_shards(make_store: MakeStore) -> None:
+    """The earliest of all, due or not, as it is after each commit; None when there is none."""
+
+    async def use(store: Store) -> Any:
+        found = [await store.next_timer()]
+        for commit in (
+            Commit(PID, 0, stored(1), wake=NOW + 2),
+            Commit(OTHER, 0, stored(1), wake=NOW + 1),
+            Commit(NEIGHBOUR, 0, stored(1), wake=NOW + 3),
+            Commit(OTHER, 1, stored(2), wake=0),
+            Commit(PID, 1, b"", wake=0),
+        ):
+            assert await store.commit([commit]) == [True]
+            found.append(await store.next_timer())
+        return found
+
+    assert on(make_store, use) == [None, NOW + 2, NOW + 1, NOW + 1, NOW + 2, NOW + 3]

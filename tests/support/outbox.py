@@ -33,15 +33,21 @@ WELCOME: Final = "9001"
 EVERY_SHARD = tuple(range(SHARDS))
 
 
-RULE = {
-    "id": "r1",
-    "lateFireMax": "3650d",
-    "conditions": [
-        {"seq": 0, "type": "start", "on": "track"},
-        {"seq": 1, "type": "exit", "actions": [{"do": "trigger", "eventId": WELCOME}]},
-    ],
-}
-"""The rule that the effects are of: the gate is asked once more before they are sent."""
+def _rule(name: str) -> dict[str, Any]:
+    return {
+        "id": name,
+        "lateFireMax": "3650d",
+        "conditions": [
+            {"seq": 0, "type": "start", "on": "track"},
+            {"seq": 1, "type": "exit", "actions": [{"do": "trigger", "eventId": WELCOME}]},
+        ],
+    }
+
+
+def write_document(directory: Path, **parts: Any) -> Path:
+    """Write a document with the rules that effects are of: the gate is asked once more before they are sent."""
+    (directory / "default.json").write_text(json.dumps({"rules": [_rule("r1"), _rule("r2")], **parts}))
+    return directory
 
 
 def effect_id(number: int) -> str:
@@ -144,22 +150,29 @@ def directory(store: Store) -> Directory:
 
 
 @asynccontextmanager
+async def serving(
+    emarsys: Emarsys, store: Store, spaces: Iterable[str] = (SPACE,), **settings: Any
+) -> AsyncIterator[Service]:
+    """Make a service over *store* that sends to *emarsys*, and knows the API Keys of spaces and a document."""
+    addresses = {"api_base": emarsys.api_base, "token_url": emarsys.token_url}
+    with TemporaryDirectory() as rules:
+        usual = {"rules_dir": write_document(Path(rules)), **addresses}
+        async with httpx.AsyncClient(trust_env=False) as http:
+            service = make_service(store, world=emarsys.clock.world(), client=http, **{**usual, **settings})
+            await service.documents.refresh()
+            for space in spaces:
+                await directory(store).seen(space, parse_api_key(emarsys.api_key))
+            yield service
+
+
+@asynccontextmanager
 async def sending(
     emarsys: Emarsys, store: Store, spaces: Iterable[str] = (SPACE,), **settings: Any
 ) -> AsyncIterator[Outbox]:
-    """Run a service over *store* that sends to *emarsys* and knows the API Keys of spaces."""
-    clock = emarsys.clock
-    async with httpx.AsyncClient(trust_env=False) as http:
-        addresses = {"api_base": emarsys.api_base, "token_url": emarsys.token_url}
-        with TemporaryDirectory() as rules:
-            (Path(rules) / "default.json").write_text(json.dumps({"rules": [RULE]}))
-            usual = {"rules_dir": Path(rules), **addresses}
-            service = make_service(store, world=clock.world(), client=http, **{**usual, **settings})
-            await service.documents.refresh()
+    """Run a service as `serving` makes it, whose sender looks when a test says so."""
+    async with serving(emarsys, store, spaces, **settings) as service:
         try:
-            for space in spaces:
-                await directory(store).seen(space, parse_api_key(emarsys.api_key))
-            yield Outbox(service, clock)
+            yield Outbox(service, emarsys.clock)
         finally:
             await service.close()
 
@@ -168,11 +181,12 @@ __all__ = [
     "EVERY_SHARD",
     "Emarsys",
     "Outbox",
-    "directory",
     "effect",
     "effect_id",
     "key_of",
     "pid_of",
     "ref_of",
     "sending",
+    "serving",
+    "write_document",
 ]

@@ -19,8 +19,11 @@ from tests.support.app import PROCESSOR, ROUTER, answers, host_of
 from tests.support.requests import call, processor_request, router_request
 from tests.support.world import make_service
 
+from emarsys_cdp.credentials import Secret, Wsse
 from emarsys_cdp.extensions import BUILT_INS, Steps, build_plugin_manager
+from emarsys_cdp.rules.criteria import Facts
 from emarsys_cdp.service.assembly import build_compiler
+from emarsys_cdp.steps.mapping import read_maps
 from emarsys_cdp.store.memory import MemoryStore
 from emarsys_cdp_hooks import PROJECT, InvalidDocument, specs
 
@@ -44,6 +47,8 @@ def emarsys_cdp_enrich_calls(calls):
         for call in calls
     ]
 """
+
+UNUSED = Wsse("user", Secret("secret"))
 
 Install: TypeAlias = Callable[..., EntryPoint]
 
@@ -336,3 +341,148 @@ async def _route_with_document(manager: pluggy.PluginManager, directory: Path) -
     (rules / "default.json").write_text(json.dumps(FIELD_TYPE_DOCUMENT))
     async with host_of(make_service(MemoryStore(), manager=manager, rules_dir=rules)) as host:
         return answers(ROUTER, await host.send(ROUTER, router_request(CALLS)))
+
+
+KINDS_SOURCE = """
+from emarsys_cdp_hooks import *
+
+{more}
+
+@hookimpl
+def emarsys_cdp_operators():
+    return [Operator("good_operator", ("string",), lambda value, wanted, time: True), {operators}]
+
+@hookimpl
+def emarsys_cdp_data_types():
+    return [DataType("good_type", "string", lambda raw, timezone: raw), {types}]
+
+@hookimpl
+def emarsys_cdp_actions():
+    return [ActionKind("good_action", lambda action: []), {actions}]
+"""
+
+
+def kinds_source(more: str = "", operators: str = "", types: str = "", actions: str = "") -> str:
+    """Return the source of an extension with one of each kind that is right, and others."""
+    return KINDS_SOURCE.format(more=more, operators=operators, types=types, actions=actions)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        (kinds_source(operators='Operator("equals", ("string",), max)'), "the name 'equals' is taken"),
+        (kinds_source(operators='Operator("is empty", ("string",), max)'), "'is empty' cannot be used"),
+        (kinds_source(operators='Operator("not_good", ("string",), max)'), "add the positive one"),
+        (kinds_source(operators='Operator("other", ("text",), max)'), "operator other is for ['text']: give some of"),
+        (kinds_source(operators='Operator("good_operator", ("string",), max)'), "the name 'good_operator' is taken"),
+        (kinds_source(types='DataType("list", "string", str)'), "the name 'list' is taken"),
+        (kinds_source(types='DataType("other", "text", str)'), "data type other is like 'text', which is none of"),
+        (kinds_source(actions='ActionKind("trigger", list)'), "the name 'trigger' is taken"),
+    ],
+)
+def test_what_cannot_be_added_is_left_out(install: Install, source: str, says: str) -> None:
+    """A name that is taken or that documents cannot write costs only what has it, and the log says why."""
+    manager = build_plugin_manager([install("kinds", source)])
+    with capture_logs() as logs:
+        kinds = Steps(manager).kinds()
+    (log,) = logs
+
+    assert (log["event"], log["extension"]) == ("extension_failed", "kinds")
+    assert says in log["error"]
+    assert (set(kinds.operators), set(kinds.types), set(kinds.actions)) == (
+        {"good_operator"},
+        {"good_type"},
+        {"good_action"},
+    )
+
+
+@pytest.mark.parametrize("name", ["operators", "data_types", "actions"])
+def test_failing_lists_of_kinds_do_not_exist(install: Install, name: str) -> None:
+    """An extension that cannot list what it adds adds nothing of it, and the others do."""
+    points = [install("broken", hook(f"{name}()", "raise OSError('away')")), install("good", kinds_source())]
+    with capture_logs() as logs:
+        kinds = Steps(build_plugin_manager(points)).kinds()
+
+    assert [log["extension"] for log in logs if log["event"] == "extension_failed"] == ["broken"]
+    assert (set(kinds.operators), set(kinds.types), set(kinds.actions)) == (
+        {"good_operator"},
+        {"good_type"},
+        {"good_action"},
+    )
+
+
+FAILING_KINDS = """
+def away(*_):
+    raise OSError("the list is away")
+"""
+
+
+def kinds_document(**parts: Any) -> dict[str, Any]:
+    """Return a document of a rule that uses one of each kind."""
+    start = {"seq": 0, "type": "start", "match": {"map": "sku", "op": "odd", "value": 1}}
+    action = {"do": "odd_one", "card": "tea"}
+    return {
+        "dataMaps": [{"name": "sku", "path": "properties.sku", "type": "odd_type"}],
+        "rules": [{"id": "r", "conditions": [start, {"seq": 1, "type": "exit", "actions": [action]}]}],
+        **parts,
+    }
+
+
+def test_a_failing_check_refuses_the_document(install: Install) -> None:
+    """What an extension cannot check is refused at its place, with the reason."""
+    source = kinds_source(
+        FAILING_KINDS,
+        operators='Operator("odd", ("string",), away, away)',
+        types='DataType("odd_type", "string", away)',
+        actions='ActionKind("odd_one", away, away)',
+    )
+    compiler = build_compiler(build_plugin_manager([install("odd", source)]))
+    with pytest.raises(InvalidDocument) as error:
+        compiler.read("document", kinds_document())
+
+    assert [str(one) for one in error.value.problems] == [
+        "rules[0].conditions[0].match.value: operator odd of extension odd failed: OSError: the list is away",
+        "rules[0].conditions[1].actions[0]: action odd_one of extension odd failed: OSError: the list is away",
+    ]
+
+
+def test_a_failing_operator_is_false(install: Install) -> None:
+    """Whatever it raises, a comparison by it does not hold, its negation does, and the log has the error."""
+    source = kinds_source(
+        FAILING_KINDS,
+        operators='Operator("odd", ("string",), away)',
+        types='DataType("odd_type", "string", lambda raw, timezone: raw)',
+        actions='ActionKind("odd_one", away)',
+    )
+    compiler = build_compiler(build_plugin_manager([install("odd", source)]))
+    space = compiler.compile("s", "h", compiler.read("document", kinds_document()), UNUSED)
+    (pattern,) = [program.pattern for program in [space.rules.program("r", 1)] if program] if space.rules else []
+    with capture_logs() as logs:
+        held = pattern.rows[0].criterion.holds(Facts({"sku": "a"}, 0))
+
+    assert held is False
+    assert [(log["event"], log["extension"]) for log in logs] == [("extension_failed", "odd")]
+
+
+@pytest.mark.parametrize(
+    ("read", "says"),
+    [
+        ("away", "data type odd_type of extension odd failed: OSError: the list is away"),
+        ("lambda raw, timezone: {}", "data type odd_type of extension odd read {}: no string"),
+        ("lambda raw, timezone: None", "'x' is not of type odd_type: give a value of its type"),
+    ],
+    ids=["raises", "another form", "absent"],
+)
+def test_a_failing_data_type_costs_its_value(install: Install, read: str, says: str) -> None:
+    """The value is left out with the reason, and every other value of the call is read."""
+    source = kinds_source(FAILING_KINDS, types=f'DataType("odd_type", "string", {read})')
+    compiler = build_compiler(build_plugin_manager([install("odd", source)]))
+    maps = [
+        {"name": "sku", "path": "properties.sku", "type": "odd_type"},
+        {"name": "name", "path": "properties.name", "type": "good_type"},
+    ]
+    space = compiler.compile("s", "h", compiler.read("document", {"dataMaps": maps}), UNUSED)
+    values = read_maps(space.maps, {"properties": {"sku": "x", "name": "y"}})
+
+    assert values["name"] == "y"
+    assert says in values["sku"].reason

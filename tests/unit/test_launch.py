@@ -17,6 +17,8 @@ GIVEN = {
     "HOST_TOKEN": "token",
     "ADMIN_TOKEN": "a token of sixteen or more",
     "RULES_DIR": "/",
+    "INGEST_URL": "http://host:8080",
+    "CLOCK": "system",
     "LOG_LEVEL": "debug",
 }
 

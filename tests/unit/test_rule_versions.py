@@ -142,6 +142,30 @@ def test_an_old_pattern_that_comes_back_is_a_version_of_its_own() -> None:
     assert [one.version for one in versions.kept] == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("modes", "kept"),
+    [
+        (("finish", "finish"), [("finish", 1), ("finish", 2)]),
+        (("finish", "migrate"), [("migrate", 1), ("migrate", 2)]),
+        (("finish", "cancel"), [("cancel", 2), ("cancel", 2)]),
+        (("migrate", "cancel"), [("cancel", 2), ("cancel", 2)]),
+        (("migrate", "finish"), [("migrate", 1), ("finish", 2)]),
+        (("cancel", "migrate"), [("cancel", 1), ("migrate", 2)]),
+        (("cancel", "cancel"), [("cancel", 1), ("cancel", 2)]),
+        (("finish", "removed"), [("cancel", 2), ("cancel", 2)]),
+    ],
+)
+def test_a_publication_does_the_same_with_all_old_versions(modes: tuple[str, str], kept: list[tuple[str, int]]) -> None:
+    """Who is in an older version migrates or leaves too, at the time of the publication that did it."""
+    steps = [
+        changed(lifetime=f"{number}h", onPublish=mode) if mode != "removed" else document()
+        for number, mode in enumerate(modes, 2)
+    ]
+    versions, _ = after(changed(lifetime="1h"), *steps)
+
+    assert [(one.mode, (one.until - NOW) // DAY) for one in versions.kept] == kept
+
+
 def test_a_removed_rule_is_kept_and_numbers_go_on_when_it_comes_back() -> None:
     """Its instances leave it."""
     gone, changes = after(FIRST, document())

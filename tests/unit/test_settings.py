@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from emarsys_cdp.credentials import Secret
-from emarsys_cdp.settings import PREFIX, VARIABLES, Settings, read_settings
+from emarsys_cdp.settings import PREFIX, VARIABLES, Settings, read_settings, read_write_keys
 from emarsys_cdp_hooks import StopAndFix
 
 S3CRET = "hunter2-the-secret"
@@ -60,6 +60,7 @@ def test_every_variable_is_a_setting() -> None:
         ("HTTP_PROXY", "http://proxy:3128", Secret("http://proxy:3128")),
         ("SEND_SECONDS", "2.5", 2.5),
         ("HOST_TOKEN", S3CRET, Secret(S3CRET)),
+        ("CLOCK", "virtual", "virtual"),
         ("LOG_LEVEL", "debug", "debug"),
     ],
 )
@@ -73,12 +74,48 @@ def test_a_variable_sets_its_setting(name: str, text: str, value: Any, tmp_path:
     assert [getattr(one, name.lower()) for one in settings] == [value, value]
 
 
+def test_a_virtual_clock_is_for_the_embedded_server() -> None:
+    """A Redis of one's own is of real people; a name of a clock that is none is refused."""
+    own = environment(CLOCK="virtual", REDIS_URL="redis://host:6379/0", SECRET="0123456789abcdef")  # noqa: S106
+
+    assert "EMARSYS_CDP_CLOCK virtual is for the embedded server only: leave EMARSYS_CDP_REDIS_URL out" in refusal(own)
+    assert "EMARSYS_CDP_CLOCK must be system or virtual" in refusal(environment(CLOCK="sundial"))
+
+
 def test_the_directory_of_rules_has_to_be_there(tmp_path: Path) -> None:
     """A wrong path would be a service without rules that nobody notices."""
     assert read_settings(environment(RULES_DIR=str(tmp_path))).rules_dir == tmp_path
     assert f"EMARSYS_CDP_RULES_DIR {tmp_path / 'x'} is no directory" in refusal(
         environment(RULES_DIR=str(tmp_path / "x"))
     )
+
+
+def test_write_keys_are_for_destinations() -> None:
+    """One for all, or one for each; spaces around them do not matter."""
+    ingestion = {"INGEST_URL": "http://rudder:8080/"}
+    one = read_settings(environment(INGEST_WRITE_KEY=S3CRET, **ingestion))
+
+    assert (one.ingest_url, one.ingest_write_key) == ("http://rudder:8080", Secret(S3CRET))
+    assert read_write_keys(S3CRET) == {"": Secret(S3CRET)}
+    assert read_write_keys("dest-1=a, dest-2=b ,c") == {"dest-1": Secret("a"), "dest-2": Secret("b"), "": Secret("c")}
+
+
+@pytest.mark.parametrize(
+    "text", [f"={S3CRET}", f"dest-1={S3CRET},dest-1=x", f"{S3CRET},x", "dest-1=", ",", f"a:{S3CRET}"]
+)
+def test_malformed_write_keys_are_told_without_showing_them(text: str) -> None:
+    """The variable is named, and what would be right."""
+    told = refusal(environment(INGEST_WRITE_KEY=text, INGEST_URL="http://rudder:8080"))
+
+    assert told.startswith("EMARSYS_CDP_INGEST_WRITE_KEY ")
+
+
+@pytest.mark.parametrize(("name", "text"), [("INGEST_URL", "http://rudder:8080"), ("INGEST_WRITE_KEY", "key")])
+def test_an_ingestion_needs_an_address_and_a_key(name: str, text: str) -> None:
+    """The one that is missing is named."""
+    missing = {"INGEST_URL": "INGEST_WRITE_KEY", "INGEST_WRITE_KEY": "INGEST_URL"}[name]
+
+    assert f"EMARSYS_CDP_{missing} is missing" in refusal(environment(**{name: text}))
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\t"])

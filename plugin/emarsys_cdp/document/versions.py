@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, TypeAlias
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from emarsys_cdp.document.rule_parts import RUNS, maps_of, pattern_of, span_of, status_of
 from emarsys_cdp.values.times import iso_time
@@ -42,7 +42,8 @@ class RuleVersion(Struct, frozen=True):
     An old version of a rule: the rule as it was written, and the types of the data maps that it reads.
 
     It was in force from *since* to *until* (ms since 1970 UTC). *mode* is onPublish of the version that replaced it,
-    `cancel` when the rule was removed.
+    `cancel` when the rule was removed. A later publication that migrates or cancels does so with the instances of all
+    old versions: their *mode* becomes that, and with `cancel` *until* is the time at which they end.
     """
 
     rule: str
@@ -125,7 +126,9 @@ class _Step:
             one.rule: self._now if one.what in ("added", "new version") else self._versions.since[one.rule]
             for one in changes
         }
-        kept = _trimmed([*self._versions.kept, *replaced], self._now)
+        modes = {one.rule: one.mode for one in (*changes, *gone)}
+        older = [self._carried(one, modes.get(one.rule)) for one in self._versions.kept]
+        kept = _trimmed([*older, *replaced], self._now)
         return Versions(current, kept, since), (*changes, *sorted(gone, key=lambda one: one.rule))
 
     def _change(self, rule: Mapping[str, Any], old: Mapping[str, Any] | None, name: str) -> Change:
@@ -135,6 +138,12 @@ class _Step:
             return Change(name, self._last[name] + 1, "new version", rule.get("onPublish", FINISH))
         same = _unnumbered(rule) == _unnumbered(old)
         return Change(name, self._versions.current[name], "unchanged" if same else "settings")
+
+    def _carried(self, one: RuleVersion, mode: str | None) -> RuleVersion:
+        """Return an old version after a publication that does something with all instances."""
+        if mode in (None, FINISH) or one.mode == CANCEL:
+            return one
+        return structs.replace(one, mode=mode, until=self._now if mode == CANCEL else one.until)
 
     def _keep(self, name: str, mode: str) -> RuleVersion:
         """Return the version of before."""

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from emarsys_cdp.credentials import Secret
 from emarsys_cdp.delivery.directory import Directory
@@ -95,6 +96,13 @@ class Ingestion:
         ]
 
     def _checked(self, effect: Effect, create: bool) -> Effect | Never:
+        """
+        Return an effect as the host will hand it back.
+
+        Its contact is always made first, where that is allowed: the host may still have the call that makes it, in
+        another of its queues, and nobody could do it when Emarsys has refused the effect.
+        """
+        effect = replace(effect, fresh=effect.fresh or create)
         try:
             actions_of(effect, create, self._builds)
         except Unsendable as error:

@@ -28,6 +28,9 @@ from emarsys_cdp_hooks import Request, RetryLater
 CACHED: Final = 600_000
 """Milliseconds for which lists of an account are believed."""
 
+DOUBTED: Final = 60_000
+"""Milliseconds after which a list is read again when a name is not in it: somebody may just have made it."""
+
 PATIENCE: Final = 5.0
 """Seconds that a question waits for the API user's budget."""
 
@@ -96,27 +99,30 @@ class Names:
         known = self._system.find(name)
         if known is not None:
             return known
-        listed = await self._list(space, credentials, FIELDS)
-        own = FieldCatalogue(one for one in listed.found if isinstance(one, Field)).find(name)
-        if own is None:
-            raise Unknown(_why(FIELDS, name, listed))
-        return own
+        listed = _List(0)
+        for age in (CACHED, DOUBTED):
+            listed = await self._list(space, credentials, FIELDS, age)
+            own = FieldCatalogue(one for one in listed.found if isinstance(one, Field)).find(name)
+            if own is not None:
+                return own
+        raise Unknown(_why(FIELDS, name, listed))
 
     async def _find(self, space: str, credentials: Credentials, path: str, name: str) -> Named:
-        listed = await self._list(space, credentials, path)
-        wanted = name.strip()
-        exact = [one for one in listed.found if one.name == wanted]
-        alike = exact or [one for one in listed.found if one.name.casefold() == wanted.casefold()]
-        if len({one.id for one in alike}) != 1:
-            raise Unknown(_why(path, name, listed, len(alike)))
-        return alike[0]
+        wanted, listed, alike = name.strip(), _List(0), list[Named]()
+        for age in (CACHED, DOUBTED):
+            listed = await self._list(space, credentials, path, age)
+            exact = [one for one in listed.found if one.name == wanted]
+            alike = exact or [one for one in listed.found if one.name.casefold() == wanted.casefold()]
+            if len({one.id for one in alike}) == 1:
+                return alike[0]
+        raise Unknown(_why(path, name, listed, len(alike)))
 
-    async def _list(self, space: str, credentials: Credentials, path: str) -> _List:
-        """Return a list of the account; who asks while it is being asked for waits for the answer."""
+    async def _list(self, space: str, credentials: Credentials, path: str, age: int) -> _List:
+        """Return a list of the account, no older than *age* ms; who asks meanwhile waits for the same answer."""
         key = (credentials, path)
         async with self._asking.setdefault(key, asyncio.Lock()):
             known = self._lists.get(key)
-            if known is None or known.at + CACHED <= self._clock():
+            if known is None or known.at + age <= self._clock():
                 known = self._lists[key] = await self._ask(space, credentials, path)
             return known
 

@@ -20,7 +20,7 @@ from emarsys_cdp.outbox.fates import Again, Done, Fate, Held, Never, Posted, fin
 from emarsys_cdp.outbox.order import LISTED, Order, Place, read, stopped_by
 from emarsys_cdp.outbox.transport import Allowed, Leased, Transport, Tried, always
 from emarsys_cdp.store import Store, StoreUnavailable
-from emarsys_cdp.store.outbox import DEAD, QUEUED, Settlement, StoredEffect
+from emarsys_cdp.store.outbox import DEAD, QUEUED, EffectRef, Settlement, StoredEffect
 from emarsys_cdp_hooks import RetryLater
 
 LOOK_SECONDS: Final = 1.0
@@ -32,14 +32,17 @@ LEASE_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
 """At the end what is under way is waited for this long: longer than a request may take."""
 
-MEASURE_SECONDS: Final = 15.0
+MEASURE_SECONDS: Final = 30.0
 """The length of the queue is measured this often."""
 
-A_SHARD: Final = 200
-"""Effects that one look takes from one shard at most."""
+GLANCE: Final = 100
+"""Effects that are due in a shard and seen at a glance."""
+
+CROWDED: Final = 1000
+"""A shard in which more are due counts as so many: only a few such are looked through at a time, in turn."""
 
 A_BATCH: Final = 5000
-"""Effects of one space that are under way at most."""
+"""Effects of one space that are under way at most, and about as many as one look goes through."""
 
 OLDEST: Final = 100
 """So many effects that were to be sent first are looked at for the age of the oldest."""
@@ -83,6 +86,7 @@ class OutboxSender:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._down = False
         self._measured = 0.0
+        self._next_shard = 0
 
     def notice(self) -> None:
         """Look at the queue at once: something was put into it."""
@@ -128,7 +132,7 @@ class OutboxSender:
             StoreUnavailable: the store is out of order.
 
         """
-        due = await self._store.queued(self._shards(), self._clock(), A_SHARD)
+        due = await self._due()
         by_space: dict[str, list[Place]] = {}
         for place in await self._order.next(due) if due else ():
             by_space.setdefault(place.space, []).append(place)
@@ -136,6 +140,35 @@ class OutboxSender:
         for space in free:
             self._busy[space] = asyncio.create_task(self._send(space, by_space[space][:A_BATCH]))
         return len(free)
+
+    async def _due(self) -> list[EffectRef]:
+        """Return effects that are due, all of a shard or none: where many are, it is the turn of some shards."""
+        now = self._clock()
+        by_shard: dict[int, list[EffectRef]] = {}
+        for ref in await self._store.queued(self._shards(), now, GLANCE):
+            by_shard.setdefault(ref.shard, []).append(ref)
+        chosen = self._turn_of({shard: len(refs) for shard, refs in by_shard.items()})
+        crowded = [shard for shard in chosen if len(by_shard[shard]) == GLANCE]
+        more = await self._store.queued(crowded, now, LISTED) if crowded else []
+        return [*more, *(ref for shard in chosen if shard not in crowded for ref in by_shard[shard])]
+
+    def _turn_of(self, due: dict[int, int]) -> list[int]:
+        """Return shards whose turn it is, by the numbers of effects that are due in each."""
+        order = sorted(due, key=lambda shard: (shard < self._next_shard, shard))
+        chosen: list[int] = []
+        weight = 0
+        for shard in order:
+            if weight >= A_BATCH:
+                break
+            chosen.append(shard)
+            weight += due[shard] if due[shard] < GLANCE else CROWDED
+        self._next_shard = chosen[-1] + 1 if len(chosen) < len(order) else 0
+        return chosen
+
+    @property
+    def under_way(self) -> bool:
+        """Whether something is being sent."""
+        return bool(self._busy)
 
     async def settled(self) -> None:
         """Wait until nothing is under way."""

@@ -135,6 +135,8 @@ def show_argument(operator: BuiltIn, argument: Json, data_type: str, zone: str) 
 def _show(value: Any, data_type: str, zone: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, list):  # of several lists; the short form has one for lists of one only
+        return value[0] if len(value) == 1 else f"[{', '.join(value)}]"
     moment = parse_time(value) if data_type == DATE and isinstance(value, str) else None
     return str(value) if moment is None else _show_date(value, moment, zone)
 

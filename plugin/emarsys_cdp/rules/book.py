@@ -54,13 +54,15 @@ class Passage(Struct, frozen=True, array_like=True, gc=False):
     An act stage that an instance has reached, at the gate or past it.
 
     *node* is its place in the plan; that of an exclude row's own actions is `~row.index`. *fire* is F; *left* is when
-    the stage before it was entered. *outcome* is `WAITS` until the gate has decided.
+    the stage before it was entered. *outcome* is `WAITS` until the gate has decided. *variables* are those of then;
+    None for an exit, which takes the instance's when it is sent.
     """
 
     node: int
     fire: int
     left: int
     outcome: str = WAITS
+    variables: dict[str, Value] | None = None
 
 
 class Instance(Struct, frozen=True, array_like=True, gc=False):
@@ -68,9 +70,9 @@ class Instance(Struct, frozen=True, array_like=True, gc=False):
     A run of a rule for a person, pinned to a *version*.
 
     *start* is the messageId of the call that opened it, at *began*. It has been standing at *node* of its plan since
-    *since*, moved there by the call *moved* (empty: by a timer); *done* are the rows of a join that have matched.
-    *fire* is F of its exit, 0 before that. *why*: the messageId of the stop, or a reason. *ended* is when it ended, by
-    the time of the calls.
+    *since*, moved there by the call *moved* (empty: by a timer). *done* are the rows of a join that have matched,
+    *found* the times at which calls matched rows that need several: (row, time). *fire* is F of its exit, 0 before
+    that. *why*: the messageId of the stop, or a reason. *ended* is when it ended, by the time of the calls.
     """
 
     id: str
@@ -88,6 +90,7 @@ class Instance(Struct, frozen=True, array_like=True, gc=False):
     fire: int = 0
     why: str | None = None
     ended: int = 0
+    found: tuple[tuple[int, int], ...] = ()
 
     @property
     def alive(self) -> bool:
@@ -161,6 +164,9 @@ class Book(Struct, frozen=True, array_like=True, gc=False):
     to be folded anew (two profiles became one). *doubts* are (rule, instance id) whose sent effects a stop may still
     withdraw. *wake* is the earliest of all rules, 0 never. *held*: something waits for a key. *posted* are effects that
     may still be in the outbox, whatever became of them: an erasure removes them.
+
+    *seen* and *decided* are the last moments at which a call was seen and at which the gate decided something: of two
+    in the same millisecond the later one has the greater number.
     """
 
     log: tuple[Logged, ...] = ()
@@ -171,6 +177,8 @@ class Book(Struct, frozen=True, array_like=True, gc=False):
     doubts: tuple[tuple[str, str], ...] = ()
     wake: int = 0
     held: bool = False
+    seen: int = 0
+    decided: int = 0
     posted: tuple[Posted, ...] = ()
 
 

@@ -21,8 +21,14 @@ from emarsys_cdp.values.text import MAX_DIGITS, decimal_text
 from emarsys_cdp.values.times import FIRST, LAST, iso_time, parse_time
 from emarsys_cdp_hooks import Value
 
-MAX_CASES: Final = 256
+MAX_CASES: Final = 64
 """Most combinations of the parts of any that are looked at; more are taken as possible."""
+
+MAX_LITERALS: Final = 2_000
+"""Most comparisons of all combinations together."""
+
+MAX_TRIES: Final = 20_000
+"""Most values times comparisons that are tried for one value; more are taken as possible."""
 
 Literal: TypeAlias = tuple[tree.Test, bool]
 """A comparison, and whether it is negated."""
@@ -37,7 +43,7 @@ _ORDER = ("equals", "in", "gt", "gte", "lt", "lte", "between", "before", "after"
 def contradiction(node: tree.Node, around: Surroundings) -> str | None:
     """Return comparisons of a criterion that contradict each other, as short texts; None when it may hold."""
     cases = _cases(node, negated=False)
-    if cases is None:
+    if cases is None or sum(len(case) for case in cases) > MAX_LITERALS:
         return None
     found = None
     for case in cases:
@@ -82,12 +88,12 @@ def _conflict(case: Sequence[Literal], around: Surroundings) -> str | None:
 
 
 def _possible(literals: Sequence[Literal], around: Surroundings) -> bool:
-    if any((test, not negated) in literals for test, negated in literals):
+    if len(literals) <= MAX_CASES and any((test, not negated) in literals for test, negated in literals):
         return False
     way = _way(literals[0][0], around)
     fixed = [one for one in literals if one[0].var is None and one[0].op in BUILT_INS]
     values = _candidates(fixed, way)
-    if values is None:
+    if values is None or len(values) * len(fixed) > MAX_TRIES:
         return True
     relative = all(BUILT_INS[test.op].argument == SPAN for test, _ in fixed)
     tests = [_tried(one, way) for one in fixed if _can_be_tried(one, relative=relative)]
@@ -99,7 +105,7 @@ def _way(test: tree.Test, around: Surroundings) -> Way:
     return Way(around.kinds.family(types[test.map]), zone=around.zone)
 
 
-def _candidates(literals: Sequence[Literal], way: Way) -> Iterable[Value] | None:
+def _candidates(literals: Sequence[Literal], way: Way) -> Sequence[Value] | None:
     """Return values of which one has to hold if any does; None when they cannot be listed."""
     for test, negated in literals:
         listed = _listed(test, negated, way)
@@ -121,7 +127,7 @@ def _candidates(literals: Sequence[Literal], way: Way) -> Iterable[Value] | None
     return [None, *_around_moments([end for test in order for end in _moments(test, way)])]
 
 
-def _listed(test: tree.Test, negated: bool, way: Way) -> Iterable[Value] | None:
+def _listed(test: tree.Test, negated: bool, way: Way) -> Sequence[Value] | None:
     """Return the values for which one comparison holds, where they are few."""
     if test.ignore_case:
         return None

@@ -246,7 +246,7 @@ def _change(test: Test, way: Way) -> _Form:
 
         def changed(facts: Facts) -> bool:
             value = ready(facts.event.get(name))
-            return value is not None and ready(facts.before.get(name)) != value
+            return value is not None and _differs(facts, name, ready(facts.before.get(name)), value)
 
         return _Form(changed, lambda event, _: ready(event.get(name)) is not None, _no)
     if test.var is not None:
@@ -264,10 +264,14 @@ def _changed_to(test: Test, wanted: Callable[[Facts], object], way: Way) -> _For
         value = ready(facts.event.get(name))
         if value is None or value != wanted(facts):
             return False
-        before = ready(facts.before.get(name))
-        return name not in facts.sync if before is None else bool(before != value)
+        return _differs(facts, name, ready(facts.before.get(name)), value)
 
     return _Form(holds, lambda event, _: ready(event.get(name)) is not None, _no)
+
+
+def _differs(facts: Facts, name: str, before: object, value: object) -> bool:
+    """Tell whether a value is another than before; one that a first sync brings is none."""
+    return name not in facts.sync if before is None else bool(before != value)
 
 
 def _reader(test: Test) -> Callable[[Facts], Value]:

@@ -92,7 +92,9 @@ def _is_wanted(row: Row, asked: Question) -> bool:
     if row.only_if is None:
         return True
     fire = asked.passage.fire
-    return row.only_if.holds(Facts({}, fire, asked.at_fire, asked.at_fire, asked.instance.variables))
+    variables = asked.passage.variables
+    variables = asked.instance.variables if variables is None else variables
+    return row.only_if.holds(Facts({}, fire, asked.at_fire, asked.at_fire, variables))
 
 
 def _zone(quiet: Quiet, asked: Question) -> str:

@@ -9,15 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from emarsys_cdp.rules.pattern import Cap
 
 Places: TypeAlias = tuple[tuple[str, int], ...]
 """Who has a place, by the name of the passage, and since when (ms since 1970 UTC); the oldest first."""
 
 
-def reserve(places: Places, name: str, caps: Sequence[Cap], now: int) -> tuple[Places, int | None]:
+class Full(Struct, frozen=True):
     """
-    Return the places with one for a passage, and None; or as they were, and when there is room again.
+    There is no place.
+
+    *until*: the passage waits until then (ms), since a cap that is full lets it wait, whatever others say now; they are
+    asked then. None: it is over.
+    """
+
+    until: int | None
+
+
+def reserve(name: str, caps: Sequence[Cap], now: int, places: Places) -> tuple[Places, Full | None]:
+    """
+    Return the places with one for a passage, and None; or as they were, and how long it waits.
 
     Places that no cap counts any more are left out.
     """
@@ -25,14 +38,13 @@ def reserve(places: Places, name: str, caps: Sequence[Cap], now: int) -> tuple[P
     places = tuple([one for one in places if one[1] > now - longest])
     if any(one[0] == name for one in places):
         return places, None
-    free = 0
-    for cap in caps:
-        counted = [at for _, at in places if at > now - cap.per]
-        if len(counted) >= cap.count:
-            free = max(free, counted[len(counted) - cap.count] + cap.per)
-    return (places, free) if free else ((*places, (name, now)), None)
+    counted = [(cap, [at for _, at in places if at > now - cap.per]) for cap in caps]
+    full = [(cap, times[len(times) - cap.count] + cap.per) for cap, times in counted if len(times) >= cap.count]
+    if full:
+        return places, Full(max([until for cap, until in full if cap.defer], default=None))
+    return (*places, (name, now)), None
 
 
-def release(places: Places, name: str) -> Places:
+def release(name: str, places: Places) -> tuple[Places, None]:
     """Return the places without that of a passage that was not sent after all."""
-    return tuple([one for one in places if one[0] != name])
+    return tuple([one for one in places if one[0] != name]), None

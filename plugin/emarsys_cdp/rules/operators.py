@@ -78,9 +78,10 @@ def _number(value: Value) -> Decimal | None:
     if type(value) is not str:
         return None
     try:
-        return Decimal(value)
+        number = Decimal(value)
     except InvalidOperation:
         return None
+    return number if number.is_finite() else None
 
 
 def _truth(value: Value) -> bool | None:

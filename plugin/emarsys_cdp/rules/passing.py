@@ -75,14 +75,16 @@ class Sight(Struct, frozen=True):
 def look(rules: RuleSet, book: Book, sight: Sight) -> Look:
     """Let time pass for a person, and ask the gate about everything that waits there."""
     book = pass_time(rules, sight.space, book, sight.now)
+    at = max(sight.now, book.seen)
     states: dict[str, RuleState] = dict(book.rules)
     candidates: list[Candidate] = []
     for name, before in book.rules.items():
         states[name] = _archived(rules.gates.get(name), before)
         for question in list(waiting(rules, name, states[name], book, sight)):
-            states[name], candidate = _ask(name, states[name], question, sight)
+            states[name], candidate = _ask(name, states[name], question, sight, at)
             candidates += [] if candidate is None else [candidate]
-    candidates.sort(key=lambda one: (one.passage.fire, one.passage.node))
+    order = {name: number for number, name in enumerate(rules.gates)}
+    candidates.sort(key=lambda one: (one.passage.fire, order[one.rule], one.instance.began, one.instance.start))
     return Look(_noted(rules, replace(book, rules=states)), tuple(candidates))
 
 
@@ -121,13 +123,13 @@ def rows_of(program: Program, node: int) -> tuple[Row, ...]:
     return tuple(program.rows_of(program.pattern.plan[node]))
 
 
-def _ask(name: str, state: RuleState, question: Question, sight: Sight) -> tuple[RuleState, Candidate | None]:
+def _ask(name: str, state: RuleState, question: Question, sight: Sight, at: int) -> tuple[RuleState, Candidate | None]:
     """Ask the gate about one passage; return the state with what it said."""
     verdict = decide(question, sight.now)
     instance, passage = question.instance, question.passage
     before = question.fact or Fact(passage.node, transaction=instance.transaction)
     if isinstance(verdict, Ends):
-        fact = replace(before, outcome=verdict.outcome, at=sight.now, sight=before.sight or sight.now, held=False)
+        fact = replace(before, outcome=verdict.outcome, at=at, sight=before.sight or sight.now, held=False)
         return _with_fact(state, instance, fact), None
     due = passage.fire + (0 if question.gate is None else question.gate.settle)
     first = before.sight or (sight.now if sight.now >= due else 0)
@@ -180,18 +182,20 @@ def _noted(rules: RuleSet, book: Book) -> Book:
         for fact in facts
     )
     wake = 1 if book.doubts or book.stale else min(wakes, default=0)
-    return replace(book, rules=states, wake=wake, held=held)
+    decided = max([fact.at for state in states.values() for facts in state.facts.values() for fact in facts], default=0)
+    return replace(book, rules=states, wake=wake, held=held, decided=max(book.decided, decided))
 
 
 def passed(rules: RuleSet, book: Book, candidate: Candidate, pid: str, now: int) -> Book:
     """Return a book with a candidate sent: its effects go to the outbox in the shard of profile *pid*."""
     rows = tuple([row.index for row in candidate.rows])
-    return _with_decision(rules, book, candidate, outcome=SENT, at=now, rows=rows, pid=pid)
+    at = max(now, book.seen)
+    return _with_decision(rules, book, candidate, outcome=SENT, at=at, rows=rows, pid=pid)
 
 
 def refused(rules: RuleSet, book: Book, candidate: Candidate, outcome: str, now: int) -> Book:
     """Return a book with a candidate ended by a cap."""
-    return _with_decision(rules, book, candidate, outcome=outcome, at=now)
+    return _with_decision(rules, book, candidate, outcome=outcome, at=max(now, book.seen))
 
 
 def deferred(rules: RuleSet, book: Book, candidate: Candidate, until: int) -> Book:

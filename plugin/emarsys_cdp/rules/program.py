@@ -13,13 +13,15 @@ class Program(Struct, frozen=True):
     """
     A pattern ready to run.
 
-    *starts* are its start rows; *guards* the exclude rows by the sequence that they guard, `WHOLE` for all;
+    *starts* are its start rows; *guards* the exclude rows by the sequence that they guard, `WHOLE` for all.
+    *last_act* is the place of the last act node in the plan, -1 without any;
     *replaced*: from this time on (ms) a newer version ends the instances of this one, 0 never.
     """
 
     pattern: Pattern
     starts: tuple[Row, ...]
     guards: dict[int, tuple[Row, ...]]
+    last_act: int
     replaced: int = 0
 
     def guards_of(self, seq: int) -> tuple[Row, ...]:
@@ -63,7 +65,9 @@ def program(pattern: Pattern, replaced: int = 0) -> Program:
     for row in pattern.rows:
         if row.type == EXCLUDE:
             guards[row.seq] = (*guards.get(row.seq, ()), row)
-    return Program(pattern, tuple([row for row in pattern.rows if row.type == START]), guards, replaced)
+    starts = tuple([row for row in pattern.rows if row.type == START])
+    last_act = max([place for place, node in enumerate(pattern.plan) if node.acts], default=-1)
+    return Program(pattern, starts, guards, last_act, replaced)
 
 
 def _date(instance: Instance, at: At) -> int | None:

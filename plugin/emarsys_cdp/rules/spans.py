@@ -13,7 +13,7 @@ DAY: Final = 24 * HOUR
 MAX_SPAN: Final = 3650 * DAY
 """Longest span: ten years."""
 
-_UNITS: Final = (("w", 7 * DAY), ("d", DAY), ("h", HOUR), ("m", 60_000), ("s", 1000))
+_UNITS: Final = (("d", DAY), ("h", HOUR), ("m", 60_000), ("s", 1000))
 
 
 def read_span(raw: object) -> int:
@@ -50,7 +50,7 @@ def read_signed_span(raw: object) -> int:
 
 
 def show_span(milliseconds: int) -> str:
-    """Return a span as documents write it, in the largest unit that it is whole in: `2d`, `90s`."""
+    """Return a span as documents write it, in the largest unit up to days that it is whole in: `14d`, `90s`."""
     for unit, size in _UNITS:
         if milliseconds and milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"

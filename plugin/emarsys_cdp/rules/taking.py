@@ -44,15 +44,32 @@ def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Map
     log = book.log
     if call.time < book.floor or _has(log, call.message_id):
         return book
+    if call.seen <= book.decided:
+        call = replace(call, seen=book.decided + 1)
+        taken = replace(taken, call=call)
+    book = _added(rules, space, book, taken)
+    is_elsewhere = not rules.zone_maps.isdisjoint(call.values)  # quiet hours may be other ones now
+    return replace(book, wake=1) if is_elsewhere and _has_waiting(book) else book
+
+
+def _added(rules: RuleSet, space: str, book: Book, taken: Taken) -> Book:
+    call, log = taken.call, book.log
+    seen = max(book.seen, call.seen)
     if not log or call.time > log[-1].time:
-        book = replace(book, log=(*log, call))
+        book = replace(book, log=(*log, call), seen=seen)
         return _with(rules, book, _step(rules, space, book, taken))
     place = bisect_right(log, (call.time, call.message_id), key=lambda one: (one.time, one.message_id))
-    book = replace(book, log=(*log[:place], call, *log[place:]))
+    book = replace(book, log=(*log[:place], call, *log[place:]), seen=seen)
     touched = dict.fromkeys(taken.rules)
     if rules.keeps(call.values):  # what was known at later calls may be another by now
-        touched |= dict.fromkeys([name for name in book.rules if _needs_profile(rules, name)])
+        touched |= dict.fromkeys([name for name in _rules_of(book) if _needs_profile(rules, name)])
     return _with(rules, book, _refold(rules, space, book, touched, call.seen))
+
+
+def _has_waiting(book: Book) -> bool:
+    """Tell whether something waits at the gate."""
+    facts = [fact for state in book.rules.values() for facts in state.facts.values() for fact in facts]
+    return any(fact.outcome == WAITS and fact.until for fact in facts)
 
 
 def _has(log: tuple[Logged, ...], message_id: str) -> bool:
@@ -65,9 +82,13 @@ def _has(log: tuple[Logged, ...], message_id: str) -> bool:
 
 def refold(rules: RuleSet, space: str, book: Book, now: int) -> Book:
     """Return a book with every rule folded anew from the log, up to *now*."""
-    names = dict.fromkeys((*book.rules, *[name for call in book.log for name in call.opens]))
-    changes = _refold(rules, space, book, names, now)
+    changes = _refold(rules, space, book, _rules_of(book), now)
     return _with(rules, replace(book, stale=False), changes)
+
+
+def _rules_of(book: Book) -> dict[str, None]:
+    """Return the rules that have a state, or may be started by calls of the log."""
+    return dict.fromkeys((*book.rules, *[name for call in book.log for name in call.opens]))
 
 
 def pass_time(rules: RuleSet, space: str, book: Book, now: int) -> Book:
@@ -245,7 +266,19 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
     states = {name: _joined(first.rules.get(name, _NO_STATE), second.rules.get(name, _NO_STATE)) for name in names}
     doubts = tuple(dict.fromkeys((*first.doubts, *second.doubts)))
     posted = tuple(dict.fromkeys((*first.posted, *second.posted)))
-    return Book(log, max(first.floor, second.floor), base, states, True, doubts, 1, posted=posted)
+    return Book(
+        log,
+        max(first.floor, second.floor),
+        base,
+        states,
+        True,
+        doubts,
+        1,
+        first.held or second.held,
+        max(first.seen, second.seen),
+        max(first.decided, second.decided),
+        posted,
+    )
 
 
 def _joined(first: RuleState, second: RuleState) -> RuleState:

@@ -20,6 +20,7 @@ from starlette.routing import Route
 import emarsys_cdp_manifests as manifests
 from emarsys_cdp import __version__
 from emarsys_cdp.service.api_answers import Refusal, answer_json, decoded, errors, known, read_body, refused
+from emarsys_cdp.service.api_clock import move_clock, show_clock
 from emarsys_cdp.service.api_documents import publish_document, show_document
 from emarsys_cdp.service.assembly import Service
 from emarsys_cdp.settings import PREFIX
@@ -63,6 +64,8 @@ def api_routes(current: Callable[[], Service | None]) -> list[Route]:
     users, document = f"{BASE}/spaces/{{space}}/users", f"{BASE}/spaces/{{space}}/document"
     return [
         Route(f"{BASE}/openapi.json", _describe, methods=["GET"]),
+        Route(f"{BASE}/clock", endpoint(show_clock), methods=["GET"]),
+        Route(f"{BASE}/clock", endpoint(move_clock), methods=["POST"]),
         Route(f"{BASE}/spaces", endpoint(_spaces), methods=["GET"]),
         Route(document, endpoint(show_document), methods=["GET"]),
         Route(document, endpoint(publish_document), methods=["PUT"]),

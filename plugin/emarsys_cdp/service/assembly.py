@@ -13,6 +13,7 @@ import httpx
 import pluggy
 import structlog
 from msgspec import Struct
+from msgspec.structs import replace
 
 from emarsys_cdp.delivery.deliverer import Deliverer
 from emarsys_cdp.delivery.directory import Directory
@@ -52,7 +53,8 @@ from emarsys_cdp.service.ruling import build_ruling
 from emarsys_cdp.service.sweeps import Sweeps
 from emarsys_cdp.service.timers import Timers
 from emarsys_cdp.service.upstream import Upstream
-from emarsys_cdp.settings import Settings, read_write_keys
+from emarsys_cdp.service.virtual_time import VirtualClock, VirtualTime, translated
+from emarsys_cdp.settings import VIRTUAL, Settings, read_write_keys
 from emarsys_cdp.shares import Shares
 from emarsys_cdp.shelf import Shelf
 from emarsys_cdp.spaces import SpaceLifetimes, Spaces
@@ -102,6 +104,8 @@ class Service(Struct):
     outbox: OutboxSender
     timers: Timers
     shares: Shares
+    clock: Callable[[], int]
+    virtual: VirtualTime | None
 
     async def close(self) -> None:
         """Finish what is under way and close the connections to the store and the stock transformer."""
@@ -128,26 +132,36 @@ def assemble(
     manager: pluggy.PluginManager,
     world: World,
 ) -> Service:
-    """Return the service over a store. *http* are the connections to Emarsys."""
+    """
+    Return the service over a store. *http* are the connections to Emarsys.
+
+    A virtual clock is that of calls, rules, documents and the outbox. What is about others goes by *world* all the
+    same: Emarsys looks at the time of signatures, tokens and budgets, hosts deliver when they do, and the heartbeat of
+    a worker that has died has to become old. Lifetimes of what is stored are the server's.
+    """
+    real, virtual = world, VirtualClock(world.clock()) if settings.clock == VIRTUAL else None
+    world = world if virtual is None else replace(world, clock=virtual)
     compiler = build_compiler(manager)
     namer, metrics = Namer(derive(secret, "identifiers")), Metrics()
     shelf = Shelf(store, namer)
     documents = Documents(shelf, compiler, world.clock, settings.rules_dir)
     spaces, lifetimes = Spaces(compiler, documents), SpaceLifetimes(documents)
     seal = Seal(derive(secret, "seal"), world.random_bytes)
-    emarsys = connect(settings, store, seal, http, world)
+    emarsys = connect(settings, store, seal, http, real)
+    shares = Shares(store, namer, emarsys.worker, real.clock)
     ruling = build_ruling(
         store,
         namer,
         spaces,
         lifetimes,
         metrics,
-        emarsys.worker,
+        shares,
         world.first_revision(),
         world.clock,
         forget=lambda pid: rounds.forget(pid),  # noqa: PLW0108 - made below
         posted=lambda: outbox.notice(),  # noqa: PLW0108 - made below
     )
+    documents.follow(lambda _: None, lambda: ruling.timers.renew(one[1] for one in documents.everything()))
     rounds = Rounds(
         store,
         namer,
@@ -168,7 +182,7 @@ def assemble(
         FirstSeen(store, namer),
     )
     upstream = None if settings.upstream is None else Upstream(settings.upstream)
-    pairings, directory = Pairings(store, namer, world.clock), Directory(store, seal, namer)
+    pairings, directory = Pairings(store, namer, real.clock), Directory(store, seal, namer)
     builds = builds_of(Steps(manager).kinds())
     handing = Handing(store, metrics, world.clock, builds, ruling.again)
     rudderstack = RudderStack(
@@ -180,10 +194,12 @@ def assemble(
     transport = _transport(
         settings, emarsys, http, deliverer, directory, pairings, documents.document, manager, builds, world
     )
+    if virtual is not None:
+        transport = translated(transport, real.clock, virtual)
     outbox = OutboxSender(
         store,
         emarsys.worker,
-        lambda: ruling.shares.shards,
+        lambda: shares.shards,
         transport,
         metrics,
         world.clock,
@@ -209,7 +225,11 @@ def assemble(
         _sweeps(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker, metrics, world),
         outbox,
         ruling.timers,
-        ruling.shares,
+        shares,
+        world.clock,
+        None
+        if virtual is None
+        else VirtualTime(virtual, store, namer, ruling.timers, outbox, waits=settings.ingest_url is not None),
     )
 
 
@@ -262,6 +282,8 @@ async def running(settings: Settings, world: World) -> AsyncIterator[Service]:
         )
         service = assemble(settings, store, secret, http, build_plugin_manager(), world)
         stack.push_async_callback(service.close)
+        if service.virtual is not None:
+            await service.virtual.resume()
         yield service
 
 

@@ -14,7 +14,9 @@ from emarsys_cdp import __version__
 from emarsys_cdp.metrics import USER_LENGTH
 from emarsys_cdp.service.api import api_routes
 from emarsys_cdp.service.assembly import Service
+from emarsys_cdp.settings import VIRTUAL
 from emarsys_cdp.store import StoreUnavailable
+from emarsys_cdp.values.times import iso_time
 
 
 def operations(current: Callable[[], Service | None]) -> Starlette:
@@ -36,7 +38,9 @@ def operations(current: Callable[[], Service | None]) -> Starlette:
             for one in service.emarsys.budgets.health()
             if one.reason
         ]
-        return JSONResponse({"status": "ready", "emarsys": waiting})
+        virtual = service.virtual
+        clock = {} if virtual is None else {"clock": VIRTUAL, "now": iso_time(virtual.now)}
+        return JSONResponse({"status": "ready", "emarsys": waiting, **clock})
 
     async def metrics(request: Request) -> Response:  # noqa: ARG001
         service = current()

@@ -20,9 +20,8 @@ from emarsys_cdp.waking import Waker
 
 
 class Ruling(Struct, frozen=True):
-    """What runs rules beside the calls: which shards are this worker's, timers, and the gate for what is sent later."""
+    """What runs rules beside the calls: looking at people, timers, and the gate for what is sent later."""
 
-    shares: Shares
     waker: Waker
     timers: Timers
     again: GateAgain
@@ -34,15 +33,15 @@ def build_ruling(
     spaces: Spaces,
     lifetimes: LifetimesOf,
     metrics: Metrics,
-    worker: str,
+    shares: Shares,
     first_revision: int,
     clock: Callable[[], int],
     forget: Callable[[str], None],
     posted: Callable[[], None],
 ) -> Ruling:
     """Return these parts. *forget* is told of people who were written, *posted* when something is to be sent."""
-    shares, revisions = Shares(store, namer, worker, clock), count(first_revision)
+    revisions = count(first_revision)
     merger = Merger(store, namer, revisions, lifetimes)
     waker = Waker(store, namer, merger, revisions, spaces.rules, clock, forget)
     timers = Timers(store, waker, shares, metrics, clock, posted)
-    return Ruling(shares, waker, timers, GateAgain(spaces.rules))
+    return Ruling(waker, timers, GateAgain(spaces.rules))

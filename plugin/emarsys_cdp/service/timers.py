@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 
+from emarsys_cdp.document.versions import FINISH, Versions
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.shares import Shares
 from emarsys_cdp.store import Store, StoreUnavailable
@@ -23,6 +24,9 @@ MANY: Final = 500
 PER_SHARD: Final = 100
 """Most timers of a shard that are taken at once; the rest is taken right after them."""
 
+RECENT: Final = 24 * 3_600_000
+"""At the start, publications of this long ago (ms) are taken as new."""
+
 _log = structlog.get_logger("emarsys_cdp.timers")
 
 
@@ -30,7 +34,7 @@ class Timers:
     """
     Looks at people whose time has come.
 
-    *posted* is told when effects went to the outbox. *clock* gives ms since 1970 UTC.
+    *posted* is told when effects went to the outbox. *clock* gives ms since 1970 UTC. *emitted* counts the effects.
     """
 
     def __init__(
@@ -49,13 +53,35 @@ class Timers:
         self._clock = clock
         self._posted = posted
         self._soon: dict[str, None] = {}
+        self._since = clock() - RECENT
+        self._moved: set[tuple[str, int, int]] = set()
+        self._everybody = False
         self._noticed = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self.emitted = 0
 
     def notice(self, pid: str, wake: int) -> None:
         """Note a person that a call of this worker has changed: if something is due it is looked at without delay."""
         if wake and wake <= self._clock():
             self._soon[pid] = None
             self._noticed.set()
+
+    def renew(self, everything: Iterable[Versions]) -> None:
+        """
+        Have everybody looked at when a publication moves or ends running instances: they are due at other times now.
+
+        What was published long before the start is over.
+        """
+        moved = {
+            (one.rule, one.version, one.until)
+            for versions in everything
+            for one in versions.kept
+            if one.mode != FINISH and one.until > self._since
+        }
+        if moved - self._moved:
+            self._everybody = True
+            self._noticed.set()
+        self._moved = moved
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -77,17 +103,25 @@ class Timers:
 
     async def look(self, *, all_shards: bool = True) -> int:
         """
-        Look at everybody who is due; return how many there were.
+        Look at everybody who is due; return how many there were. Nobody is being looked at when it returns.
 
         Raises:
             StoreUnavailable: the store is out of order; whoever was not looked at comes again.
 
         """
+        async with self._turn:
+            return await self._look(all_shards)
+
+    async def _look(self, all_shards: bool) -> int:
         found = 0
         self._noticed.clear()
         while self._soon:
             soon, self._soon = list(self._soon), {}
             found += await self._wake(soon, 0)
+        if self._everybody:
+            self._everybody = False
+            for shard in self._shares.shards:
+                found += await self._wake(await self._store.timers_of(shard), 0)
         if not all_shards:
             return found
         await self._shares.beat()
@@ -108,6 +142,7 @@ class Timers:
 
     def _count(self, woken: Iterable[Woken]) -> None:
         effects = [effect for one in woken for effect in one.effects]
+        self.emitted += len(effects)
         for effect in effects:
             self._metrics.count_effect(effect.do, "emitted")
         if effects:

@@ -19,7 +19,8 @@ from emarsys_cdp.service.doors import Doors, spreads_connections
 from emarsys_cdp.service.place import Place
 from emarsys_cdp.service.worker import Launch
 from emarsys_cdp.service.worker_process import Worker, start_worker
-from emarsys_cdp.settings import Settings
+from emarsys_cdp.settings import PREFIX, VIRTUAL, Settings
+from emarsys_cdp_hooks import StopAndFix
 
 MAX_WORKERS = 64
 
@@ -126,8 +127,11 @@ def run_workers(settings: Settings, host: str, port: int, count: int, on_start: 
     Run *count* workers on one address until a signal, and return the exit code.
 
     Raises:
-        StopAndFix: the address is taken, the embedded server does not start, or the secret cannot be read.
+        StopAndFix: the address is taken, the embedded server does not start, the secret cannot be read, or the clock
+            is virtual, which would be another one in each worker.
 
     """
+    if settings.clock == VIRTUAL:
+        raise StopAndFix(f"{PREFIX}CLOCK {VIRTUAL} is for one worker only: leave --workers out")
     with closing(Doors(host, port, spread=spreads_connections())) as doors:
         return asyncio.run(Parent(settings, doors, count, on_start).run())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from emarsys_cdp.effect import Effect
-from emarsys_cdp.rules.book import CANCELLED, EXPIRED, WAITS, Instance, RuleState
+from emarsys_cdp.rules.book import CANCELLED, COMPLETED, EXPIRED, WAITS, Instance, RuleState
 from emarsys_cdp.simulation.offsets import START, show_offset
 from emarsys_cdp.store import Store
 from emarsys_cdp.store.keys import shard
@@ -80,7 +80,8 @@ def instances_of(records: Iterable[Record]) -> list[dict[str, Any]]:
 
 def _status(state: RuleState, instance: Instance) -> str:
     """Return the status as people read it: held while something waits for a key."""
-    if not instance.alive:
+    waits = any(one.outcome == WAITS for one in instance.passages)
+    if not instance.alive and not (instance.status == COMPLETED and waits):
         return instance.status
     held = any(fact.held and fact.outcome == WAITS for fact in state.facts.get(instance.id, ()))
     return "held" if held else "active"

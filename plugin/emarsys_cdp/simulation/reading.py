@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.document.model import Document
@@ -130,7 +131,8 @@ class _Reading:
             return None
 
     def _vector(self, place: str, raw: Mapping[str, Any]) -> Vector:
-        return self.timeline(place, raw, self._document_of(place, raw) or Document())
+        vector = self.timeline(place, raw, Document())
+        return replace(vector, document=self._document_of(place, raw) or Document())
 
     def timeline(self, place: str, raw: Mapping[str, Any], document: Document) -> Vector:
         """Return a vector with its document."""

@@ -86,10 +86,15 @@ class _Run:
         self._shown: list[dict[str, Any]] = []
         document, now = vector.document, min([START, *(START + step.at for step in vector.steps)])
         self._stage = Stage(
-            engine.store, engine.steps, engine.compiler, document, space, space, now, self._sent, _Table
+            engine.store, engine.steps, engine.compiler, document, space, space, now, self._sent, _Table, self._gone
         )
         self._results: dict[int, str] = {}
+        self._past: list[dict[str, Any]] = []
         self._seen: dict[str, set[str]] = {}
+
+    def _gone(self, records: Sequence[bytes]) -> None:
+        """Keep the instances of people whose time is over: they are shown all the same."""
+        self._past += instances_of([unpack(stored)[1] for stored in records])
 
     def _sent(self, effect: Effect, now: int) -> None:
         self._shown.append(show_effect(effect, now))
@@ -102,8 +107,9 @@ class _Run:
         """Let one step happen."""
         await self._stage.wait(START + step.at)
         if step.call is not None:
+            before = self._stage.timed.due(self._stage.now)  # for these, all calls of the instant come first
             self._results[index] = await self._call(step)
-            await self._stage.wake(self._stage.now)
+            await self._stage.wake_others(before)
         elif (person := step.erase or step.unsuppress) is not None:
             self._results[index] = await self._remove(step, person)
 
@@ -167,7 +173,7 @@ class _Run:
         return Outcome(
             name=self._vector.name,
             effects=self._shown,
-            instances=instances_of(records),
+            instances=sorted([*self._past, *instances_of(records)], key=lambda one: (one["rule"], one["start"])),
             profiles=[person for person, _ in persons],
             shared=[one for one in sorted(filter(None, anons)) if await self._is_shared(one)],
             warnings=[code for call in calls for code in _warnings(*call)],

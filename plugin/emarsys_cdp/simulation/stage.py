@@ -6,7 +6,7 @@ Nothing leaves it and no clock is read; the outbox is emptied the moment somethi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from hashlib import blake2b
 from itertools import count
@@ -63,8 +63,9 @@ class Stage:
     """
     A space with a document, over a store. *seed* makes all names and ids: the same seed, the same names.
 
-    *now* is its time (ms). *note* is told of every effect when it is sent. What rules see of a person is never
-    forgotten; with *limited* no more of it is kept than by the service (`taking.MAX_LOG`).
+    *now* is its time (ms). *note* is told of every effect when it is sent, *gone* of the records of people whose time
+    is over. What rules see of a person is never forgotten; with *limited* no more of it is kept than by the service
+    (`taking.MAX_LOG`).
     """
 
     def __init__(
@@ -78,10 +79,12 @@ class Stage:
         now: int,
         note: Callable[[Effect, int], None],
         make_rounds: MakeRounds = plain_rounds,
+        gone: Callable[[Sequence[bytes]], None] = lambda _: None,
         *,
         limited: bool = False,
     ) -> None:
         self.now = now
+        self._gone = gone
         random_bytes = _bytes_of(seed)
         namer = Namer(random_bytes(32))
         compiled = compiler.compile(space, HOST, document, _UNUSED)
@@ -112,15 +115,23 @@ class Stage:
         until = max(self.now, until)
         await self.wake(until - 1)
         self.now = until
-        await self.timed.expire()
+        self._gone(await self.timed.expire())
 
     async def wake(self, until: int) -> None:
         """Look at everybody whose time comes until then (ms), one instant after the other."""
         while (due := self.timed.next_wake(until)) is not None:
             self.now = max(self.now, due[0])
-            await self.timed.expire()
-            for pid in due[1]:
-                await self._effects.send(await self._waker.wake([pid]))
+            self._gone(await self.timed.expire())
+            await self._look(due[1])
+
+    async def wake_others(self, but: Collection[str]) -> None:
+        """Look at everybody who is due now, but not at some people."""
+        while pids := [pid for pid in self.timed.due(self.now) if pid not in but]:
+            await self._look(pids)
+
+    async def _look(self, pids: Iterable[str]) -> None:
+        for pid in pids:
+            await self._effects.send(await self._waker.wake([pid]))
 
 
 def _remembering(rules: RuleSet, *, limited: bool) -> RuleSet:

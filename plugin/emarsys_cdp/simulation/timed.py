@@ -104,6 +104,10 @@ class TimedStore:
         elif commit.wake is not None:
             self._wakes.set(commit.pid, commit.wake)
 
+    def due(self, now: int) -> frozenset[str]:
+        """Return who is to be looked at by a time (ms)."""
+        return frozenset(self._wakes.due(now))
+
     def next_wake(self, until: int) -> tuple[int, list[str]] | None:
         """Return the earliest time (ms) at which somebody is to be looked at, and whom; None: nobody until then."""
         return self._wakes.first(until)
@@ -119,10 +123,13 @@ class TimedStore:
     def _end(self, seconds: int) -> int | None:
         return self._clock() + seconds * 1000 if seconds else None
 
-    async def expire(self) -> None:
-        """Remove what has expired by now."""
+    async def expire(self) -> list[bytes]:
+        """Remove what has expired by now, and return the records of it."""
         now = self._clock()
-        await self._remove(self._pids.due(now), self._names.due(now))
+        pids = self._pids.due(now)
+        records = [one for one in await self._store.read_records(pids) if one is not None] if pids else []
+        await self._remove(pids, self._names.due(now))
+        return records
 
     async def remove_all(self) -> None:
         """Remove everything that was written."""

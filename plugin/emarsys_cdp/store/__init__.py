@@ -189,8 +189,16 @@ class Store(Protocol):
         """Remove the timers of profiles that are gone, those that still are at *again*."""
         ...
 
+    async def timers_of(self, number: int) -> list[str]:
+        """Return all profiles of a shard that have a timer."""
+        ...
+
     async def count_timers(self) -> int:
         """Return how many timers there are."""
+        ...
+
+    async def next_timer(self) -> int | None:
+        """Return the time (ms) of the first timer of all shards, None when there is none."""
         ...
 
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:

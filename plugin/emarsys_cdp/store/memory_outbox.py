@@ -67,9 +67,17 @@ class MemoryOutbox:
             if timers.get(pid) == again:
                 del timers[pid]
 
+    async def timers_of(self, number: int) -> list[str]:
+        """Return all profiles of a shard that have a timer."""
+        return list(self.timers.get(number, ()))
+
     async def count_timers(self) -> int:
         """Return how many timers there are."""
         return sum(map(len, self.timers.values()))
+
+    async def next_timer(self) -> int | None:
+        """Return the time of the first timer."""
+        return min(chain.from_iterable(timers.values() for timers in self.timers.values()), default=None)
 
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
         """Return effects that are to be sent by *now*."""

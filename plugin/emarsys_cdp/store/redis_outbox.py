@@ -67,10 +67,22 @@ class RedisOutbox:
         commands = [("EVALSHA", sha, 1, key, pid, again) for key, pid in zip(keys, pids, strict=True)]
         await self._topology.run(keys, commands)
 
+    async def timers_of(self, number: int) -> list[str]:
+        """Return all profiles of a shard that have a timer."""
+        key = timers_key(number)
+        (found,) = await self._topology.run([key], [("ZRANGE", key, 0, -1)])
+        return [pid.decode() for pid in found]
+
     async def count_timers(self) -> int:
         """Return how many timers there are."""
         keys = [timers_key(number) for number in range(SHARDS)]
         return sum(await self._topology.run(keys, [("ZCARD", key) for key in keys]))
+
+    async def next_timer(self) -> int | None:
+        """Return the time of the first timer."""
+        keys = [timers_key(number) for number in range(SHARDS)]
+        found = await self._topology.run(keys, [("ZRANGE", key, 0, 0, "WITHSCORES") for key in keys])
+        return min((int(float(reply[1])) for reply in found if reply), default=None)
 
     async def queued(self, shards: Sequence[int], now: int, limit: int) -> list[EffectRef]:
         """Return effects that are to be sent by *now*."""
