@@ -84,7 +84,7 @@ def after(url: str, use: Callable[[Live], Awaitable[None]], raw: Mapping[str, An
 
 
 async def _picture(live: Live) -> None:
-    """Mail a person, stop the rule the second time, and let it wait the third; too small a cart comes before."""
+    """Bring a person who is mailed, then stopped, then waits for the third time; a cart was too small before."""
     await live.call(0, "identify", "i1", userId="u1", traits={"email": ADDRESS})
     await live.track(0.5, "small", "Coupon Entered", userId="u1", properties={"revenue": 19})
     await live.track(1, "c1", "Coupon Entered", userId="u1", properties={"revenue": 20})

@@ -57,8 +57,8 @@ class Run:
     """
     The calls through the rules of one document.
 
-    *effects* are those sent, by their ids. *dropped* counts refused calls by the reason. *disordered* counts
-    those that come after one that arrived later: they are taken then.
+    *effects* are those sent, by their ids. *dropped* counts calls that were refused by their reason, *disordered* those
+    that came after one that arrived later: they are taken then.
     """
 
     def __init__(self, store: Store, steps: Steps, compiler: Compiler, document: Document, space: str) -> None:

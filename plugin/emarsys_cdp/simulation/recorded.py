@@ -27,7 +27,7 @@ def read_calls(stream: IO[bytes], wrong: Callable[[int, str], None]) -> Iterator
     """
     Yield the calls of a file, one after the other; *wrong* is told of lines that are none: number and reason.
 
-    A line is a call, or {"message": a call} with `metadata` as hosts send it. It arrived at `metadata.receivedAt`,
+    A line is a call, or {"message": a call}, with `metadata` as hosts send it. It arrived at `metadata.receivedAt`,
     else `receivedAt`, else when it happened.
     """
     for number, line in enumerate(_lines(stream), 1):
