@@ -135,7 +135,7 @@ class Pipeline:
         identifiers = self._steps.identifiers(space, accepted)
         values = self._steps.values(space, accepted)
         unfit: dict[int, list[str]] = {}
-        seen = asked_history(space.rules, accepted, values)
+        seen = asked_history(space.rules, accepted, identifiers, values)
         firsts = await self._first_seen.of(space.id, seen) if seen else {}
         entries = self._entries(space, accepted, identifiers, values, unfit, now, firsts)
         added = await self._rounds.add(entries)

@@ -33,13 +33,18 @@ def rule_call(
     return Ruled(rules, Taken(logged, found.rules))
 
 
-def asked_history(rules: RuleSet | None, calls: Sequence[Call], values: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def asked_history(
+    rules: RuleSet | None,
+    calls: Sequence[Call],
+    identifiers: Sequence[Identifiers],
+    values: Sequence[Mapping[str, Any]],
+) -> dict[str, int]:
     """Return the data maps that calls carry whose first sync counts, with the times of their first ones here."""
     if rules is None or not rules.initial_sync or not rules.profile_maps:
         return {}
     seen: dict[str, int] = {}
-    for call, read in zip(calls, values, strict=True):
+    for call, ids, read in zip(calls, identifiers, values, strict=True):
         for name in rules.profile_maps & read.keys():
-            if type(read[name]) is not Unfit:
+            if type(read[name]) is not Unfit and ids.who is not None:
                 seen.setdefault(name, call.event_time)
     return seen

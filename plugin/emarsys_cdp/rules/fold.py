@@ -244,4 +244,6 @@ def folded(
     fold.all_calls()
     if now is not None:
         fold.end(now)
-    return fold.result(), fold.doubts
+    after = fold.result()
+    # What was told once stays told, also when the facts that it was told by are another's now.
+    return replace(after, late_stops=max(state.late_stops, after.late_stops)), fold.doubts

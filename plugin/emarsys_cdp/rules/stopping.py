@@ -8,6 +8,7 @@ from emarsys_cdp.rules.book import (
     ACTIVE,
     COMPLETED,
     DUE,
+    EXPIRED,
     REPLACED,
     SENT,
     WAITS,
@@ -31,7 +32,7 @@ class Stopping(FoldState):
         if self._is_over(instance, call):
             self._stop_late(instance, call)
             return
-        if not self._blocks(instance, call):
+        if not self._blocks(instance, call) and not self._has_unsent(instance, call):
             return
         program = self._program(instance)
         row = None if program is None else self._stopping_row(program, instance, call)
@@ -50,7 +51,7 @@ class Stopping(FoldState):
         plan, time = program.pattern.plan, call.time
         if not self._fits(program, instance, call, stop=True):
             return None
-        for row in program.guards_of(plan[instance.node].seq):
+        for row in program.guards_of(plan[instance.node].seq) if instance.status != EXPIRED else ():
             if armed(row, instance.since, time) and self._matches(program, row, call, instance):
                 return row
         for passage in instance.passages:
@@ -63,6 +64,12 @@ class Stopping(FoldState):
             if armed(row, instance.began, time) and self._matches(program, row, call, instance):
                 return row
         return None
+
+    def _has_unsent(self, instance: Instance, call: Logged) -> bool:
+        """Tell whether something that an expired instance has done was still at the gate when a call was seen."""
+        if instance.status != EXPIRED:
+            return False
+        return any(one.node > 0 and self._is_unsent(instance, one, call) for one in instance.passages)
 
     def _is_unsent(self, instance: Instance, passage: Passage, call: Logged) -> bool:
         """Tell whether a passage was still at the gate when a call was seen."""

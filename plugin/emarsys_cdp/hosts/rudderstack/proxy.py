@@ -15,6 +15,7 @@ import structlog
 
 from emarsys_cdp.credentials import Credentials, OAuth, Secret, Wsse
 from emarsys_cdp.delivery.deliverer import Deliverer, Parcel
+from emarsys_cdp.delivery.missing import make_missing
 from emarsys_cdp.delivery.pairing import DONE_SECONDS, Pairing, Pairings, Verdicts
 from emarsys_cdp.delivery.parcel import RowOrigin, Sent
 from emarsys_cdp.document.compile import CompiledSpace
@@ -104,6 +105,8 @@ class Proxy:
         maps = () if space is None else space.maps
         parcel = Parcel(delivery.space, credentials, delivery.request, contacts, origins, maps, signed)
         sent = await self._deliverer.deliver(parcel, PATIENCE)
+        if space is not None and space.stock is None and space.create == "always":
+            sent = await make_missing(self._deliverer, parcel, sent, PATIENCE)
         self._count(delivery, sent)
         answers = self._by_job(numbers, origins, sent, known=pairing is not None)
         return answers if pairing is None else await self._finished(delivery.space, name, pairing, numbers, answers)
