@@ -14,14 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from msgspec import Struct
 
 import emarsys_cdp_manifests as manifests
-from emarsys_cdp.credentials import OAuth, Secret
-from emarsys_cdp.demo.run import SECRET_PREFIX, TOKEN_PREFIX
-from emarsys_cdp.demo.token_endpoint import token_endpoint
+from emarsys_cdp.demo.run import ADMIN_PREFIX, SECRET_PREFIX
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "emarsys-cdp"
 BATCHES: list[list[dict[str, Any]]] = json.loads(manifests.read("demo/calls.json"))["batches"]
@@ -134,9 +131,9 @@ def test_it_takes_less_than_five_seconds(run: Run) -> None:
 
 
 def test_no_secret_is_shown(run: Run) -> None:
-    """Neither the client's secret nor the access token is printed; the header shows that there is one."""
+    """Neither the client's secret nor a token is printed; the header shows that there is one."""
     assert SECRET_PREFIX not in run.stdout
-    assert TOKEN_PREFIX not in run.stdout
+    assert ADMIN_PREFIX not in run.stdout
     assert set(re.findall(r"(?i)\b(?:bearer|basic) \S+", run.stdout)) <= {"Bearer ***", 'Bearer ***"'}
     assert "Bearer ***" in run.stdout
 
@@ -218,7 +215,21 @@ def test_json_has_every_call(shown: dict[str, Any]) -> None:
 
 def test_json_says_what_became_of_the_calls(shown: dict[str, Any]) -> None:
     """Calls with mapped values are sent, calls of nobody known need nothing, the one without a type is refused."""
-    assert [call["status"] for call in shown["calls"]] == [298, 298, 200, 200, 200, 200, 200, 298, 200, 298, 200, 400]
+    assert [call["status"] for call in shown["calls"]] == [
+        298,
+        298,
+        200,
+        200,
+        200,
+        200,
+        200,
+        298,
+        200,
+        298,
+        200,
+        200,
+        400,
+    ]
     assert shown["calls"][-1]["note"].startswith("the call has no type: it must be one of identify, ")
 
 
@@ -227,10 +238,18 @@ def test_a_bad_value_costs_only_itself(shown: dict[str, Any]) -> None:
     call, request = shown["calls"][10], shown["requests"][2]
 
     assert call["note"].startswith("data map birthday: '31.02.1990' is not of type date")
-    assert request["calls"] == [11]
+    assert request["calls"] == [11, 12]
     assert request["leftOut"] == call["note"]
     assert request["body"]["contacts"] == [
-        {"1": "Mira", "2": "Kovač", "11": "Vienna", "14": "10", "31": "1", "3": "mira.kovac@example.com"}
+        {
+            "1": "Mira",
+            "2": "Kovač",
+            "11": "Vienna",
+            "14": "10",
+            "31": "1",
+            "3": "mira.kovac@example.com",
+            "10502": "WINTER5",
+        }
     ]
 
 
@@ -246,7 +265,7 @@ def test_json_has_the_users_table(shown: dict[str, Any]) -> None:
         ("c-1042", "nora.lindqvist@example.com", [laptop], times[0], times[8]),
         (None, None, [visitor], times[1], times[1]),
         ("c-2077", "jonas.weber@example.com", [], times[6], times[7]),
-        ("c-3150", "mira.kovac@example.com", [phone], times[10], times[10]),
+        ("c-3150", "mira.kovac@example.com", [phone], times[10], times[11]),
     ]
 
 
@@ -264,7 +283,7 @@ def test_json_has_the_requests(shown: dict[str, Any]) -> None:
     """Each request names its calls; choices are ids, dates are dates of the space, custom fields have their ids."""
     requests = shown["requests"]
 
-    assert [request["calls"] for request in requests] == [[3, 4, 5, 6, 7], [9], [11]]
+    assert [request["calls"] for request in requests] == [[3, 4, 5, 6, 7], [9], [11, 12]]
     assert {(request["method"], request["url"]) for request in requests} == {
         ("PUT", "https://api.emarsys.net/api/v3/contact/?create_if_not_exists=1")
     }
@@ -308,21 +327,29 @@ def test_interrupted_it_stops_and_removes_everything(tmp_path: Path, number: sig
     test_nothing_is_left_lying_around(run)
 
 
-@pytest.mark.parametrize(
-    ("secret", "grant", "status", "said"),
-    [
-        ("right", "client_credentials", 200, {"access_token": "t-1", "token_type": "bearer", "expires_in": 3600}),
-        ("wrong", "client_credentials", 401, {"error": "invalid_client"}),
-        ("right", "password", 400, {"error": "unsupported_grant_type"}),
-    ],
-    ids=["right", "wrong secret", "wrong grant"],
-)
-def test_its_token_endpoint_checks_who_asks(secret: str, grant: str, status: int, said: dict[str, Any]) -> None:
-    """The demonstration's token endpoint gives its token for the right credentials and grant only."""
-    with token_endpoint(OAuth("demo", Secret("right")), "t-1") as url:
-        answer = httpx.post(url, data={"grant_type": grant}, auth=("demo", secret), trust_env=False)
+def test_json_has_what_fired_two_days_later(shown: dict[str, Any]) -> None:
+    """The coupon without an order triggers its event once, of the time two days after it; the other one does not."""
+    assert shown["fired"]["now"] == "2025-11-30T15:09:13.700Z"
+    (request,) = shown["fired"]["requests"]
+    trigger = request["body"].pop("trigger_id")
+    assert re.fullmatch("[0-9a-f]{32}", trigger)
+    assert request == {
+        "method": "POST",
+        "url": "https://api.emarsys.net/api/v3/event/1234/trigger",
+        "body": {
+            "key_id": "3",
+            "external_id": "mira.kovac@example.com",
+            "event_time": "2025-11-30T15:08:21.340Z",
+            "data": {"global": {"coupon": "WINTER5"}},
+        },
+    }
 
-    assert (answer.status_code, answer.json()) == (status, said)
+
+def test_what_fired_is_shown(wide: Run) -> None:
+    """The fourth part has the time and the request of the rule."""
+    text = section(wide.stdout, "4. Two days later, 30 Nov 15:09")
+
+    assert text.count("POST https://api.emarsys.net/api/v3/event/1234/trigger") == 1
 
 
 def extension(directory: Path, hook: str) -> str:

@@ -251,10 +251,16 @@ def happenings(draw: st.DrawFn) -> tuple[str, str, list[tuple[str, str, Json]]]:
 
 @st.composite
 def timelines(draw: st.DrawFn, *, size: int = 12, erasures: bool = True) -> list[Step]:
-    """Draw calls of people in each other's way: anonymous and known, late, with wrong clocks, delivered again."""
-    arrival, steps = ORIGIN, list[Step]()
+    """
+    Draw calls of people in each other's way: anonymous and known, late, with wrong clocks, delivered again.
+
+    Each arrives in a millisecond of its own: what happened first on two devices that turn out to be one person's is not
+    known within one. The times at which things happened are on the grid.
+    """
+    clock, steps = ORIGIN, list[Step]()
     for number in range(draw(sizes(size))):
-        arrival += draw(st.sampled_from(GAPS))
+        clock += draw(st.sampled_from(GAPS))
+        arrival = clock + number
         earlier = [step for step in steps if isinstance(step, Call)]
         what = draw(st.sampled_from(("call",) * 10 + ("again", "again") + ("erase",) * erasures))
         if what == "again" and earlier:
@@ -269,7 +275,7 @@ def timelines(draw: st.DrawFn, *, size: int = 12, erasures: bool = True) -> list
                 "anonymousId": draw(st.sampled_from(("d1", "d1", "d2", None))),
                 "email": draw(st.sampled_from(("a@x.com", "a@x.com", "b@x.com", None, None))),
             }
-            time = arrival + draw(st.sampled_from(WRONG))
+            time = clock + draw(st.sampled_from(WRONG))
             steps.append(call(f"m{number:02}", time, arrival, event=event, ids=ids, values=values, kind=kind))
     return steps
 

@@ -199,7 +199,7 @@ def test_time_stops_at_every_timer(make_store: Callable[[], Store]) -> None:
 
 
 EFFECT: Final = Effect(
-    "e", "dest-1", "AAAAAAAAAAAA", "rule", 1, "i", "exit 1", "trigger", {}, {}, "3", "a@x.com", 0, 0, "p", 0
+    "e", "dest-1", "AAAAAAAAAAAA", "rule", 1, "i", "exit", "trigger", {}, {}, "3", "a@x.com", 0, 0, "p", 0
 )
 LEASED: Final = Leased(StoredEffect(EffectRef(0, "e"), WAITING, b""), EFFECT)
 

@@ -16,14 +16,15 @@ from emarsys_cdp.log import configure_logging
 
 
 @click.command("demo")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object {calls, users, requests}.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object {calls, users, requests, fired}.")
 def demo_command(as_json: bool) -> None:
     """
     Send a day of calls through the real service and show what comes out.
 
-    Starts the service and its embedded Valkey on this machine, posts twelve calls of four people as RudderStack
-    sends them, and prints the calls, the users table and the Emarsys requests. Nothing is sent to Emarsys; the
-    access token comes from an endpoint of the demonstration's own. Everything is stopped and removed at the end.
+    Starts the service and its embedded Valkey on this machine, posts thirteen calls of four people as RudderStack
+    sends them, and prints the calls, the users table and the Emarsys requests. Then two days pass in a moment, and a
+    rule fires. Nothing is sent to Emarsys, only to a stand-in of the demonstration's own. Everything is stopped and
+    removed at the end.
 
     Exit code 0 when a RudderStack server would accept every answer, else 1.
     """

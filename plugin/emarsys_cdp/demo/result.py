@@ -8,7 +8,9 @@ from typing import Any
 from msgspec import Struct
 
 from emarsys_cdp.log import HIDDEN
+from emarsys_cdp.settings import DEFAULT_API_BASE
 from emarsys_cdp.store.record import Record
+from emarsys_cdp.testing.fake_emarsys.records import ReceivedRequest
 from emarsys_cdp.values.times import iso_time
 from emarsys_cdp_hooks import Json
 
@@ -61,18 +63,39 @@ class ShownRequest(Struct, frozen=True, rename="camel"):
     left_out: str | None
 
 
+class FiredRequest(Struct, frozen=True, rename="camel"):
+    """A request that the service has sent itself, as Emarsys' stand-in took it."""
+
+    method: str
+    url: str
+    body: Mapping[str, Json]
+
+
+class Fired(Struct, frozen=True, rename="camel"):
+    """What the rule had done when it was *now*, two days after the calls."""
+
+    now: str
+    requests: tuple[FiredRequest, ...]
+
+
 class Result(Struct, frozen=True):
     """Everything that the demonstration prints, in the order of events."""
 
     calls: tuple[ShownCall, ...]
     users: tuple[ShownUser, ...]
     requests: tuple[ShownRequest, ...]
+    fired: Fired
 
 
 class Reading:
-    """Reads router answers one after another; calls and requests are numbered through."""
+    """
+    Reads router answers one after another; calls and requests are numbered through.
 
-    def __init__(self) -> None:
+    *api_base* is that of Emarsys' stand-in: shown is the address of the real one.
+    """
+
+    def __init__(self, api_base: str) -> None:
+        self._api_base = api_base
         self.calls: list[ShownCall] = []
         self.requests: list[ShownRequest] = []
 
@@ -96,13 +119,24 @@ class Reading:
                     numbers[-1],
                     jobs,
                     request["method"],
-                    request["endpoint"],
+                    DEFAULT_API_BASE + request["endpoint"].removeprefix(self._api_base),
                     {name: _without_secret(name, value) for name, value in request["headers"].items()},
                     request["body"]["JSON"],
                     output.get("error"),
                 )
             )
         return tuple(numbers)
+
+
+def shown_fired(now: str, requests: Sequence[ReceivedRequest]) -> Fired:
+    """
+    Return what Emarsys' stand-in took for the rule.
+
+    The first try is refused: nothing of part 3 was sent, so the service has to make the contact before the second.
+    """
+    base = DEFAULT_API_BASE.removesuffix("/api")
+    sent = [one for one in requests if one.path.endswith("/trigger") and one.status == DELIVER]
+    return Fired(now, tuple([FiredRequest(one.method, base + one.path, one.body) for one in sent]))
 
 
 def _without_secret(name: str, value: str) -> str:

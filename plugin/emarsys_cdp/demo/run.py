@@ -15,22 +15,28 @@ import httpx
 import msgspec
 
 import emarsys_cdp_manifests as manifests
-from emarsys_cdp.credentials import OAuth, Secret
+from emarsys_cdp.credentials import Secret
 from emarsys_cdp.demo.calls import Batch, read_calls, router_request
-from emarsys_cdp.demo.result import REFUSED, Reading, Result, ShownUser, shown_user
-from emarsys_cdp.demo.token_endpoint import token_endpoint
+from emarsys_cdp.demo.result import REFUSED, Reading, Result, ShownUser, shown_fired, shown_user
+from emarsys_cdp.service.assembly import World
 from emarsys_cdp.service.server import make_server
-from emarsys_cdp.settings import Settings
+from emarsys_cdp.settings import VIRTUAL, Settings
 from emarsys_cdp.store.embedded import EmbeddedServer
 from emarsys_cdp.store.record import unpack
 from emarsys_cdp.store.redis import RedisStore
-from emarsys_cdp.testing import check_router_answer
+from emarsys_cdp.testing import FakeEmarsys, check_router_answer
+from emarsys_cdp.values.times import parse_time
 from emarsys_cdp_hooks import StopAndFix
 
 ROUTER = "/routerTransform"
 CLIENT_ID = "demo-client"
 SECRET_PREFIX = "demo-secret-"  # noqa: S105 - the rest is random, and nothing accepts it but the demonstration
-TOKEN_PREFIX = "demo-token-"  # noqa: S105
+ADMIN_PREFIX = "demo-admin-"
+EVENTS = {1234: "coupon_reminder"}
+"""The external event that the rule triggers."""
+
+WAIT = "48h"
+"""Time that passes after the calls."""
 
 ANSWER_SECONDS = 10.0
 
@@ -52,22 +58,32 @@ def run() -> Result:
 
 
 def _run(directory: Path) -> Result:
-    client = OAuth(CLIENT_ID, Secret(SECRET_PREFIX + secrets.token_hex()))
+    secret, token = SECRET_PREFIX + secrets.token_hex(), ADMIN_PREFIX + secrets.token_hex()
     (directory / "rules").mkdir()
     (directory / "rules" / "default.json").write_bytes(manifests.read("demo/document.json"))
-    with token_endpoint(client, TOKEN_PREFIX + secrets.token_hex()) as token_url:
-        settings = Settings(data_dir=directory / "data", rules_dir=directory / "rules", token_url=token_url)
+    with FakeEmarsys(oauth={CLIENT_ID: secret}, external_events=EVENTS) as emarsys:
+        settings = Settings(
+            data_dir=directory / "data",
+            rules_dir=directory / "rules",
+            api_base=emarsys.api_base,
+            token_url=emarsys.token_url,
+            admin_token=Secret(token),
+            clock=VIRTUAL,
+        )
         with _running_service(settings) as url:
-            reading = _send(url, f"{client.client_id}:{client.secret.reveal()}")
+            reading = _send(url, f"{CLIENT_ID}:{secret}", emarsys.api_base)
+            now = _wait(url, token)
             users = asyncio.run(_read_users(settings))
-    return Result(tuple(reading.calls), users, tuple(reading.requests))
+        fired = shown_fired(now, emarsys.requests)
+    return Result(tuple(reading.calls), users, tuple(reading.requests), fired)
 
 
 @contextmanager
 def _running_service(settings: Settings) -> Iterator[str]:
-    """Run the service in a thread on a free port of loopback; yields its URL."""
+    """Run the service in a thread on a free port of loopback, at the time of the last call; yields its URL."""
     started: Future[str] = Future()
-    server = make_server(settings, "127.0.0.1", 0, on_start=started.set_result)
+    began = parse_time(str(read_calls().batches[-1][-1]["receivedAt"])) or 0
+    server = make_server(settings, "127.0.0.1", 0, world=World(lambda: began), on_start=started.set_result)
 
     def serve() -> None:
         try:
@@ -85,8 +101,8 @@ def _running_service(settings: Settings) -> Iterator[str]:
         thread.join()
 
 
-def _send(url: str, api_key: str) -> Reading:
-    reading = Reading()
+def _send(url: str, api_key: str, api_base: str) -> Reading:
+    reading = Reading(api_base)
     with httpx.Client(base_url=url, trust_env=False, timeout=ANSWER_SECONDS) as client:
         for calls in read_calls().batches:
             request = router_request(calls, len(reading.calls) + 1, api_key)
@@ -95,6 +111,19 @@ def _send(url: str, api_key: str) -> Reading:
     if failed:
         raise Failed(f"calls {', '.join(failed)} were postponed: {reading.calls[int(failed[0]) - 1].note}")
     return reading
+
+
+def _wait(url: str, token: str) -> str:
+    """Let time pass, and what is due happen; return the time that it is then."""
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        with httpx.Client(base_url=url, trust_env=False, timeout=ANSWER_SECONDS) as client:
+            response = client.post("/api/v1/clock", json={"advance": WAIT}, headers=headers)
+    except httpx.HTTPError as error:
+        raise Failed(f"the service did not answer ({type(error).__name__})") from error
+    if response.status_code != httpx.codes.OK:
+        raise Failed(f"the clock was not moved: HTTP {response.status_code}: {response.text[:500]}")
+    return str(response.json()["now"])
 
 
 def _answer(client: httpx.Client, request: bytes) -> Batch:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from emarsys_cdp.demo.calls import read_calls
-from emarsys_cdp.demo.result import DELIVER, FILTERED, Result, ShownCall, ShownRequest, ShownUser
+from emarsys_cdp.demo.result import DELIVER, FILTERED, FiredRequest, Result, ShownCall, ShownRequest, ShownUser
 from emarsys_cdp_hooks import Json
 
 UUID_LENGTH = 36
@@ -31,6 +31,10 @@ def show(result: Result, console: Console) -> None:
     _section(console, "3. What goes to Emarsys", "Handed to RudderStack for sending; the demonstration sends nothing.")
     for request in result.requests:
         console.print(_request(request))
+    text = "No order followed the coupon of call 12, so the rule fires without another call. Sent to a stand-in."
+    _section(console, f"4. Two days later, {_day(result.fired.now)}", text)
+    for fired in result.fired.requests:
+        console.print(_fired(fired))
     _show_next(console)
 
 
@@ -94,6 +98,12 @@ def _request(request: ShownRequest) -> Panel:
         parts += [Text(), Text.assemble(("left out: ", "yellow"), request.left_out)]
     title = f"request {request.number}, for {'call' if len(request.calls) == 1 else 'calls'} {calls}"
     return Panel(Group(*parts), title=title, title_align="left", border_style="dim")
+
+
+def _fired(request: FiredRequest) -> Panel:
+    head = Text.assemble((request.method, "bold"), " ", (request.url, "cyan"))
+    body = JSON(msgspec.json.encode(request.body).decode())
+    return Panel(Group(head, Text(), body), title="rule coupon-no-order", title_align="left", border_style="green")
 
 
 def _show_next(console: Console) -> None:
