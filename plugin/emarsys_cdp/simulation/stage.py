@@ -112,7 +112,8 @@ class Stage:
 
     async def wait(self, until: int) -> None:
         """Let time pass up to a time (ms); what is due at that instant comes after its calls."""
-        until = max(self.now, until)
+        if until <= self.now:
+            return
         await self.wake(until - 1)
         self.now = until
         self._gone(await self.timed.expire())
