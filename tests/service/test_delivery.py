@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -295,6 +296,26 @@ def test_a_delivery_request_that_can_never_be_sent_is_refused(emarsys: FakeEmars
         return await host.deliver({**request, **change})
 
     assert statuses(run(emarsys, steps)) == {101: 400}
+
+
+@pytest.mark.parametrize(("create", "status"), [("always", 200), ("identify", 400)])
+def test_a_contact_that_a_trigger_finds_missing_is_made(
+    emarsys: FakeEmarsys, tmp_path: Path, create: str, status: int
+) -> None:
+    """The call that makes it may still wait elsewhere; unless the document lets only identify calls make contacts."""
+    (tmp_path / "default.json").write_text(json.dumps({"contacts": {"create": create}}))
+    event = {
+        "endpoint": "https://api.emarsys.net/api/v3/event/9001/trigger",
+        "method": "POST",
+        "body": {"JSON": {"key_id": "3", "external_id": "late@example.com", "trigger_id": "t1"}},
+    }
+
+    async def steps(host: Delivering) -> Any:
+        (request,) = await host.transform([identify(1)])
+        return await host.deliver({**request, **event})
+
+    assert statuses(run(emarsys, steps, rules_dir=tmp_path)) == {101: status}
+    assert [one.external_id for one in emarsys.events] == (["late@example.com"] if status == 200 else [])
 
 
 def test_a_malformed_api_key_is_told_without_showing_it(emarsys: FakeEmarsys) -> None:
