@@ -282,15 +282,19 @@ def timelines(draw: st.DrawFn, *, size: int = 12, erasures: bool = True) -> list
 
 @st.composite
 def peaceful(draw: st.DrawFn, *, size: int = 12, people: int = 2) -> list[Call]:
-    """Draw calls of people who are in nobody's way, late or not: anonymous on two devices, and known."""
-    arrival, made = ORIGIN, list[Call]()
+    """
+    Draw calls of people who are in nobody's way, late or not: anonymous on two devices, and known.
+
+    Each arrives in a millisecond of its own, for the devices of a person.
+    """
+    clock, made = ORIGIN, list[Call]()
     for number in range(draw(sizes(size))):
-        arrival += draw(st.sampled_from(GAPS))
+        clock += draw(st.sampled_from(GAPS))
         person = draw(st.integers(0, people - 1))
         kind, event, values = draw(happenings())
         ids = draw(st.sampled_from(_ids_of(person)))
-        time = arrival + draw(st.sampled_from(LATE))
-        made.append(call(f"m{number:02}", time, arrival, event=event, ids=ids, values=values, kind=kind))
+        time = clock + draw(st.sampled_from(LATE))
+        made.append(call(f"m{number:02}", time, clock + number, event=event, ids=ids, values=values, kind=kind))
     return made
 
 
@@ -358,15 +362,15 @@ def simple_rules(draw: st.DrawFn, *parts: Maybe) -> dict[str, Json]:
 def simple_calls(
     draw: st.DrawFn, *, people: int = 1, known: bool = True, late: bool = True, size: int = 12
 ) -> list[Call]:
-    """Draw starts and stops of people with an address, or who may be anonymous as well."""
-    arrival, made = ORIGIN, list[Call]()
+    """Draw starts and stops of people with an address, or who may be anonymous as well, one after the other."""
+    clock, made = ORIGIN, list[Call]()
     for number in range(draw(sizes(size))):
-        arrival += draw(st.sampled_from(GAPS))
+        clock += draw(st.sampled_from(GAPS))
         person = draw(st.integers(0, people - 1))
         ids = _ids_of(person)[0] if known else draw(st.sampled_from(_ids_of(person)))
-        time = arrival + draw(st.sampled_from(LATE if late else (0,)))
+        time = clock + draw(st.sampled_from(LATE if late else (0,)))
         event = draw(st.sampled_from(("Start", "Start", "Stop", NOTHING)))
-        made.append(call(f"m{number:02}", time, arrival, event=event, ids=ids))
+        made.append(call(f"m{number:02}", time, clock + number, event=event, ids=ids))
     return made
 
 
