@@ -100,7 +100,6 @@ class RuleSet:
         gates: Mapping[str, Gate],
         patterns: Mapping[tuple[str, int], Pattern],
         current: Mapping[str, int],
-        timezone: str = "UTC",
         max_lateness: int = MAX_LATENESS,
         initial_sync: int = INITIAL_SYNC,
         caps: tuple[Cap, ...] = (),
@@ -111,7 +110,6 @@ class RuleSet:
     ) -> None:
         self.gates = dict(gates)
         self.current = dict(current)
-        self.timezone = timezone
         self.trims = trims
         self.key_field = key_field
         self.max_lateness = max_lateness
