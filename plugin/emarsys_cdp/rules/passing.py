@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.rules import history
-from emarsys_cdp.rules.book import ARCHIVED, SENT, WAITS, Book, Fact, Instance, Passage, RuleState
+from emarsys_cdp.rules.book import ARCHIVED, AT_ONCE, SENT, WAITS, Book, Fact, Instance, Passage, RuleState
 from emarsys_cdp.rules.criteria import Values
 from emarsys_cdp.rules.fold import decided
 from emarsys_cdp.rules.gate import Ends, Question, Waits, decide
@@ -181,7 +181,7 @@ def _noted(rules: RuleSet, book: Book) -> Book:
         for facts in state.facts.values()
         for fact in facts
     )
-    wake = 1 if book.doubts or book.stale else min(wakes, default=0)
+    wake = AT_ONCE if book.doubts or book.stale else min(wakes, default=0)
     decided = max([fact.at for state in states.values() for facts in state.facts.values() for fact in facts], default=0)
     return replace(book, rules=states, wake=wake, held=held, decided=max(book.decided, decided))
 
