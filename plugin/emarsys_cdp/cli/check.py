@@ -10,11 +10,11 @@ from pathlib import Path
 import click
 import msgspec
 from msgspec import Struct
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from emarsys_cdp.cli.tables import table_of
 from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.document_files import read_document
 from emarsys_cdp.extensions import Steps, build_plugin_manager
@@ -90,11 +90,8 @@ def _show(reports: Sequence[Report]) -> None:
 
 
 def _table(file: str, rows: Sequence[tuple[str, Problem]]) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold", title=Text(file), title_justify="left"
-    )
-    for column in ("what", "place", "message"):
-        table.add_column(column, overflow="fold")
+    table = table_of("what", "place", "message")
+    table.title, table.title_justify = Text(file), "left"
     for what, found in rows:
         style = "bold red" if what == "problem" else "yellow"
         table.add_row(Text(what, style), Text(found.place), Text(found.message))

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
-import msgspec
 from msgspec import Struct
-from rich.console import Console
 
 from emarsys_cdp.cli.explain_json import chain_json, doubt_json
 from emarsys_cdp.cli.explain_show import show_chain, show_doubt
+from emarsys_cdp.cli.output import console, json_option, print_json
 from emarsys_cdp.cli.users_run import PersonCommand, of_person, one_of, run
 from emarsys_cdp.cli.users_store import Opened, open_table
 from emarsys_cdp.log import configure_logging
@@ -29,7 +28,7 @@ from emarsys_cdp.settings import read_settings
 from emarsys_cdp.store.keys import shard
 from emarsys_cdp.store.outbox import EffectRef
 from emarsys_cdp.users_query import WORDS
-from emarsys_cdp_hooks import DropCall, Json
+from emarsys_cdp_hooks import DropCall
 
 T = TypeVar("T")
 
@@ -52,13 +51,12 @@ class Unknown(DropCall):
 
 
 _rule = click.option("--rule", metavar="RULE", required=True, help="The rule's id.")
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 @click.command("explain", cls=PersonCommand)
 @_rule
 @of_person
-@_as_json
+@json_option
 def explain_command(
     rule: str, user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool
 ) -> None:
@@ -72,18 +70,18 @@ def explain_command(
     The person's calls are folded once more, as the service does it. help/explain.md says what the words mean. Calls
     that no rule needs any more are forgotten; how far back it reaches is told. Nothing is changed.
     """
-    asked, chain, effects = _use(_who(user, key, anon), rule, space, _explain)
+    asked, chain, effects = _use(one_of(user, key, anon), rule, space, _explain)
     if as_json:
-        _print_json(chain_json(asked.sight, asked.pid, rule, chain, effects))
+        print_json(chain_json(asked.sight, asked.pid, rule, chain, effects))
     else:
-        show_chain(rule, chain, effects, asked.sight.now, Console(highlight=False))
+        show_chain(rule, chain, effects, asked.sight.now, console())
 
 
 @click.command("why-not", cls=PersonCommand)
 @click.option("--message", metavar="ID", required=True, help="The messageId of the call.")
 @_rule
 @of_person
-@_as_json
+@json_option
 def why_not_command(
     message: str, rule: str, user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool
 ) -> None:
@@ -100,16 +98,12 @@ def why_not_command(
     async def ask(opened: Opened, asked: Asked) -> tuple[Asked, Doubt]:  # noqa: ARG001 - as for explain
         return asked, why_not(asked.rules, rule, asked.book, asked.sight, message)
 
-    asked, doubt = _use(_who(user, key, anon), rule, space, ask)
+    asked, doubt = _use(one_of(user, key, anon), rule, space, ask)
     if as_json:
-        _print_json(doubt_json(asked.sight, asked.pid, rule, message, doubt))
+        print_json(doubt_json(asked.sight, asked.pid, rule, message, doubt))
     else:
-        show_doubt(message, doubt, Console(highlight=False))
+        show_doubt(message, doubt, console())
     sys.exit(1 if doubt.call is None else 0)
-
-
-def _who(user: str | None, key: str | None, anon: str | None) -> tuple[str, str]:
-    return one_of(user, key, anon)
 
 
 async def _explain(opened: Opened, asked: Asked) -> tuple[Asked, Chain, dict[str, Seen]]:
@@ -149,7 +143,3 @@ async def _asked(opened: Opened, space: str, who: tuple[str, str], rule: str) ->
         raise Unknown(f"nobody in space {space} has {WORDS[kind]} {value!r}")
     sight = Sight(space, found.record.key, World().clock())
     return Asked(rule, rules, found.record.book or EMPTY, sight, found.pid)
-
-
-def _print_json(value: dict[str, Json] | Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

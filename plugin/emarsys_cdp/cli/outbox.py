@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import click
-import msgspec
-from rich.console import Console
 
 from emarsys_cdp.cli.outbox_show import show_changed, show_effect, show_effects
+from emarsys_cdp.cli.output import console, json_option, print_json
 from emarsys_cdp.cli.users_run import run
 from emarsys_cdp.cli.users_store import open_table
 from emarsys_cdp.log import configure_logging
@@ -27,7 +26,6 @@ LIMIT: Final = 50
 EVERYTHING: Final = 10_000_000
 """More effects than there are."""
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _space = click.option("--space", metavar="ID", help="Only effects of this destination; without it those of all.")
 _names = click.argument("ids", nargs=-1, metavar="[ID]...")
 
@@ -52,20 +50,20 @@ def outbox_command() -> None:
 @click.option("--dead", is_flag=True, help="Those that were given up, instead of those that wait.")
 @_space
 @click.option("--limit", type=click.IntRange(1, 100_000), default=LIMIT, show_default=True, help="How many effects.")
-@_as_json
+@json_option
 def list_command(dead: bool, space: str | None, limit: int, as_json: bool) -> None:
     """Show effects that wait, the longest due first; or those that are dead, the oldest first."""
     found, more = _use(lambda desk: desk.list(dead, space, limit))
     effects = [shown(one, World().clock()) for one in found]
     if as_json:
-        _print_json(effects)
+        print_json(effects)
     else:
-        show_effects(effects, dead=dead, more=more, console=_console())
+        show_effects(effects, dead=dead, more=more, console=console())
 
 
 @outbox_command.command("show")
 @click.argument("name", metavar="ID")
-@_as_json
+@json_option
 def show_command(name: str, as_json: bool) -> None:
     """
     Show everything about one effect.
@@ -75,18 +73,18 @@ def show_command(name: str, as_json: bool) -> None:
     """
     found = shown(_use(lambda desk: desk.find(name)), World().clock())
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        show_effect(found, _console())
+        show_effect(found, console())
 
 
 @outbox_command.command("retry")
 @_names
 @click.option("--all", "every", is_flag=True, help="All that are dead.")
-@click.option("--dead", is_flag=True, help="May be written with --all; only what is dead can be retried.")
+@click.option("--dead", is_flag=True, expose_value=False, help="May be written with --all: only the dead are retried.")
 @_space
-@_as_json
-def retry_command(ids: tuple[str, ...], every: bool, dead: bool, space: str | None, as_json: bool) -> None:  # noqa: ARG001
+@json_option
+def retry_command(ids: tuple[str, ...], every: bool, space: str | None, as_json: bool) -> None:
     """
     Let dead effects wait to be sent again.
 
@@ -99,7 +97,7 @@ def retry_command(ids: tuple[str, ...], every: bool, dead: bool, space: str | No
 @_names
 @click.option("--all", "every", is_flag=True, help="All that wait.")
 @_space
-@_as_json
+@json_option
 def drop_command(ids: tuple[str, ...], every: bool, space: str | None, as_json: bool) -> None:
     """
     Give up effects that wait.
@@ -124,9 +122,9 @@ def _change(
 
     changed = _use(change)
     if as_json:
-        _print_json({word: list(changed.done), "left": changed.left})
+        print_json({word: list(changed.done), "left": changed.left})
     else:
-        show_changed(changed, one if len(changed.done) == 1 else many, _console())
+        show_changed(changed, one if len(changed.done) == 1 else many, console())
     sys.exit(1 if changed.left else 0)
 
 
@@ -145,11 +143,3 @@ def _use(use: Callable[[OutboxDesk], Awaitable[T]]) -> T:
             return await use(OutboxDesk(table.store))
 
     return run(opened)
-
-
-def _console() -> Console:
-    return Console(highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 import click
 import msgspec
-from rich.console import Console
 
+from emarsys_cdp.cli.output import console, json_option
 from emarsys_cdp.cli.rules_show import list_rules, show_changes, show_rule, summaries
 from emarsys_cdp.cli.users_run import in_space, run
 from emarsys_cdp.cli.users_store import Opened, open_table
@@ -32,9 +32,6 @@ MAX_NAMED: Final = 20
 
 class NoRule(DropCall):
     """The document has no rule of the id that was given."""
-
-
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 @click.group("rules")
@@ -58,7 +55,7 @@ def rules_command() -> None:
 
 @rules_command.command("list")
 @in_space
-@_as_json
+@json_option
 def list_command(space: str | None, as_json: bool) -> None:
     """
     Show the rules of a space.
@@ -71,13 +68,13 @@ def list_command(space: str | None, as_json: bool) -> None:
         head = {"space": space, "revision": shown.revision, "source": shown.source}
         _print_json({**head, "rules": list(map(msgspec.to_builtins, summaries(shown)))})
     else:
-        list_rules(space, shown, _console())
+        list_rules(space, shown, console())
 
 
 @rules_command.command("show")
 @click.argument("rule")
 @in_space
-@_as_json
+@json_option
 def show_command(rule: str, space: str | None, as_json: bool) -> None:
     """Show one rule by its id: its conditions, and its old versions that people may still be in."""
     space, shown = _show(space)
@@ -90,14 +87,14 @@ def show_command(rule: str, space: str | None, as_json: bool) -> None:
         kept = [{"version": one.version, "since": one.since, "until": one.until, "mode": one.mode} for one in old]
         _print_json({"space": space, "revision": shown.revision, "rule": rules[rule], "kept": kept})
     else:
-        show_rule(rules[rule], old, _console())
+        show_rule(rules[rule], old, console())
 
 
 @rules_command.command("publish")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
 @in_space
 @click.option("--force", is_flag=True, help="Publish whatever somebody else has published since.")
-@_as_json
+@json_option
 def publish_command(file: Path, space: str | None, force: bool, as_json: bool) -> None:
     """
     Check the document in FILE (- for standard input) and put it in force.
@@ -121,7 +118,7 @@ def publish_command(file: Path, space: str | None, force: bool, as_json: bool) -
     if as_json:
         _print_json({"space": space, **msgspec.to_builtins(receipt)})
     else:
-        show_changes(space, receipt, _console())
+        show_changes(space, receipt, console())
 
 
 @rules_command.command("pull")
@@ -197,7 +194,3 @@ def _text(content: Json) -> str:
 
 def _print_json(content: Json) -> None:
     click.echo(_text(content))
-
-
-def _console() -> Console:
-    return Console(highlight=False)

@@ -7,11 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
-from rich import box
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from emarsys_cdp.cli.tables import plain, table_of
 from emarsys_cdp.document.rule_parts import LIFETIME_HOURS, status_of
 from emarsys_cdp.document.versions import RuleVersion
 from emarsys_cdp.publishing import Receipt, Shown
@@ -78,15 +77,15 @@ def summaries(shown: Shown) -> Iterator[Summary]:
 def list_rules(space: str, shown: Shown, console: Console) -> None:
     """Print the rules of a document."""
     source = f"in the file {shown.file}" if shown.file is not None else _SOURCES[shown.source]
-    console.print(_plain(f"Space {space}, revision {shown.revision}: {source}."))
+    console.print(plain(f"Space {space}, revision {shown.revision}: {source}."))
     rules = list(summaries(shown))
     if not rules:
         console.print("It has no rules.")
         return
-    table = _table("rule", "name", "status", "version", "lifetime", "transaction", "conditions")
+    table = table_of("rule", "name", "status", "version", "lifetime", "transaction", "conditions")
     for one in rules:
         cells = (one.id, one.name, one.status, one.version, _time(one.lifetime), one.transaction, one.conditions)
-        table.add_row(*(_plain("-" if cell is None else str(cell)) for cell in cells))
+        table.add_row(*(plain("-" if cell is None else str(cell)) for cell in cells))
     console.print(table)
 
 
@@ -105,16 +104,16 @@ def show_rule(rule: Mapping[str, Any], old: Sequence[RuleVersion], console: Cons
         **{word: _part(rule[name]) for name, word in _SETTINGS.items() if rule.get(name) is not None},
     }
     for name, text in rows.items():
-        grid.add_row(name, _plain(text))
+        grid.add_row(name, plain(text))
     console.print(grid)
     console.print(_conditions(rule["conditions"]))
     for one in old:
         what = _WHAT["new version"].format(version=one.version, mode=_MODES[one.mode])
-        console.print(_plain(f"Replaced at {iso_time(one.until)}: {what}."))
+        console.print(plain(f"Replaced at {iso_time(one.until)}: {what}."))
 
 
 def _conditions(conditions: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("seq", "type", "on", "when", "wait", "within", "does", "options")
+    table = table_of("seq", "type", "on", "when", "wait", "within", "does", "options")
     for row in conditions:
         on = row.get("on", "any")
         cells = (
@@ -127,7 +126,7 @@ def _conditions(conditions: Sequence[Mapping[str, Any]]) -> Table:
             "\n".join(map(_action, row.get("actions", ()))),
             "\n".join(f"{name}: {_option(name, row[name])}" for name in _OPTIONS if row.get(name) is not None),
         )
-        table.add_row(*map(_plain, cells))
+        table.add_row(*map(plain, cells))
     return table
 
 
@@ -166,23 +165,11 @@ def _time(raw: Any) -> str:
 
 def show_changes(space: str, receipt: Receipt, console: Console) -> None:
     """Print what a publication changed."""
-    console.print(_plain(f"Space {space} has revision {receipt.revision}.", "bold"))
+    console.print(plain(f"Space {space} has revision {receipt.revision}.", "bold"))
     changed = [one for one in receipt.changes if one.what != "unchanged"]
     for one in changed:
         what = _WHAT[one.what].format(version=one.version, mode=_MODES.get(one.mode or "", ""))
-        console.print(_plain(f"  {one.rule}: {what}"))
+        console.print(plain(f"  {one.rule}: {what}"))
     same = len(receipt.changes) - len(changed)
     if same:
         console.print(f"  {same} {'rule is' if same == 1 else 'rules are'} unchanged")
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _plain(text: str, style: str = "") -> Text:
-    """Return a text of a document: what would steer the terminal is shown as an escape."""
-    return Text("".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text), style)

@@ -14,11 +14,10 @@ from tempfile import TemporaryDirectory
 
 import click
 import msgspec
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from emarsys_cdp.cli.tables import table_of
 from emarsys_cdp.extensions import Steps, build_plugin_manager
 from emarsys_cdp.log import configure_logging
 from emarsys_cdp.service.assembly import build_compiler
@@ -134,9 +133,7 @@ def _show(found: Sequence[Difference], vectors: int, console: Console) -> None:
         return
     wrong = len({one.vector for one in found})
     console.print(Text(f"{wrong} of {vectors} vectors differ from what the file expects.", "bold red"))
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), header_style="bold")
-    for column in ("vector", "place", "expected", "found"):
-        table.add_column(column, overflow="fold")
+    table = table_of("vector", "place", "expected", "found")
     for one in found:
         shown = [Text(json.dumps(value, ensure_ascii=False)) for value in (one.expected, one.found)]
         table.add_row(Text(one.vector), Text(one.place), *shown)

@@ -17,6 +17,6 @@ def table_of(*columns: str, whole: Sequence[str] = ()) -> Table:
     return table
 
 
-def plain(text: str) -> Text:
-    """Return a text that came in with a call: what would steer the terminal is shown as an escape."""
-    return Text("".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text))
+def plain(text: str, style: str = "") -> Text:
+    """Return a text of a call or a document: what would steer the terminal is shown as an escape."""
+    return Text("".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text), style)

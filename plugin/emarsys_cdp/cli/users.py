@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Final
+from typing import Final
 
 import click
 import msgspec
 from rich.console import Console
 
+from emarsys_cdp.cli.output import console, json_option, print_json
 from emarsys_cdp.cli.users_run import PersonCommand, in_space, of_person, one_of, run, run_in_space, sweeping
 from emarsys_cdp.cli.users_show import show_people, show_removed, show_swept, show_user
 from emarsys_cdp.cli.users_store import open_table
@@ -32,7 +33,6 @@ class NotConfirmed(DropCall):
     """Something else was typed than what confirms."""
 
 
-_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -55,7 +55,7 @@ def users_command() -> None:
 
 @users_command.command("show", cls=PersonCommand)
 @of_person
-@_as_json
+@json_option
 def show_command(user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool) -> None:
     """
     Show whose an identifier is.
@@ -72,22 +72,22 @@ def show_command(user: str | None, key: str | None, anon: str | None, space: str
 
     found = run_in_space(space, show)
     if as_json:
-        _print_json(found)
+        print_json(found)
     else:
-        show_user(found, kind, value, _console())
+        show_user(found, kind, value, console())
 
 
 @users_command.command("list")
 @in_space
 @click.option("--limit", type=click.IntRange(1, 10_000), default=LIMIT, show_default=True, help="How many people.")
-@_as_json
+@json_option
 def list_command(space: str | None, limit: int, as_json: bool) -> None:
     """Show the people that were seen last; `export` gives all."""
     people, total = run_in_space(space, lambda desk, name: desk.newest(name, limit))
     if as_json:
-        _print_json(people)
+        print_json(people)
     else:
-        show_people(people, total, _console())
+        show_people(people, total, console())
 
 
 @users_command.command("export")
@@ -111,7 +111,7 @@ def export_command(space: str | None) -> None:
 @users_command.command("erase", cls=PersonCommand)
 @of_person
 @_yes
-@_as_json
+@json_option
 def erase_command(
     user: str | None, key: str | None, anon: str | None, space: str | None, yes: bool, as_json: bool
 ) -> None:
@@ -127,7 +127,7 @@ def erase_command(
 @users_command.command("suppress", cls=PersonCommand)
 @of_person
 @_yes
-@_as_json
+@json_option
 def suppress_command(
     user: str | None, key: str | None, anon: str | None, space: str | None, yes: bool, as_json: bool
 ) -> None:
@@ -141,7 +141,7 @@ def suppress_command(
 
 @users_command.command("unsuppress", cls=PersonCommand)
 @of_person
-@_as_json
+@json_option
 def unsuppress_command(user: str | None, key: str | None, anon: str | None, space: str | None, as_json: bool) -> None:
     """
     Take calls of a suppressed person again.
@@ -156,7 +156,7 @@ def unsuppress_command(user: str | None, key: str | None, anon: str | None, spac
 
     run_in_space(space, unsuppress)
     if as_json:
-        _print_json({"unsuppressed": True})
+        print_json({"unsuppressed": True})
     else:
         click.echo(f"Calls with {WORDS[kind]} {value} are taken again.")
 
@@ -169,7 +169,7 @@ def unsuppress_command(user: str | None, key: str | None, anon: str | None, spac
     show_default=True,
     help="Go no faster than this, to leave the server to others; 0: as fast as it goes.",
 )
-@_as_json
+@json_option
 def sweep_command(keys_per_second: int, as_json: bool) -> None:
     """
     Free the memory of people who are gone.
@@ -189,9 +189,9 @@ def sweep_command(keys_per_second: int, as_json: bool) -> None:
 
     swept = run(sweep)
     if as_json:
-        _print_json(msgspec.to_builtins(swept))
+        print_json(msgspec.to_builtins(swept))
     else:
-        show_swept(swept, _console())
+        show_swept(swept, console())
 
 
 def _remove(who: tuple[str, str], space: str | None, mode: str, yes: bool, as_json: bool) -> None:
@@ -205,9 +205,9 @@ def _remove(who: tuple[str, str], space: str | None, mode: str, yes: bool, as_js
 
     removed = run_in_space(space, remove)
     if as_json:
-        _print_json(msgspec.to_builtins(removed))
+        print_json(msgspec.to_builtins(removed))
     else:
-        show_removed(removed, _console())
+        show_removed(removed, console())
 
 
 def _confirm(found: dict[str, Json] | None, kind: str, value: str, mode: str) -> None:
@@ -221,11 +221,3 @@ def _confirm(found: dict[str, Json] | None, kind: str, value: str, mode: str) ->
     typed = click.prompt(f"Type the {WORDS[kind]} once more to {verb}", err=True)
     if typed.strip() != value.strip():
         raise NotConfirmed("that is another one: nothing was changed")
-
-
-def _console() -> Console:
-    return Console(highlight=False)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
