@@ -6,6 +6,9 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from emarsys_cdp.rules.pattern import ACTION, ACTIVE, EXCLUDE, EXIT, IGNORE, PAUSED, SHADOW, STEP
+from emarsys_cdp.rules.reading import MAX_ACTIVE
+from emarsys_cdp.rules.rows_reading import INCLUDE
 from emarsys_cdp.values.durations import read_duration
 
 RawRule = Mapping[str, Any]
@@ -23,24 +26,24 @@ QUIET_SECONDS: Final = 86_400.0
 DATED_SECONDS: Final = 2 * 366 * 86_400.0
 """How far away the date of a row with `at` is taken to be: nobody knows before a call brings it."""
 
-RUNS: Final = ("active", "paused", "shadow")
+RUNS: Final = (ACTIVE, PAUSED, SHADOW)
 """Statuses of a rule whose instances go on (semantics 2.9)."""
 
 _PATTERN: Final = ("lifetime", "transaction", "multiple", "onRepeatStart", "reentry", "maxActive", "conditions")
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "lifetime": LIFETIME_HOURS,
     "multiple": False,
-    "onRepeatStart": "ignore",
-    "maxActive": 25,
+    "onRepeatStart": IGNORE,
+    "maxActive": MAX_ACTIVE,
 }
 _DURATIONS: Final = ("lifetime", "wait", "within", "countWithin", "lookback", "after", "offset")
 _CRITERIA: Final = ("match", "onlyIf")
-_ACTS: Final = ("action", "exit")
+_ACTS: Final = (ACTION, EXIT)
 
 
 def status_of(rule: RawRule) -> str:
     """Return the status of a rule (semantics, amendment 2)."""
-    return str(rule.get("status", "active"))
+    return str(rule.get("status", ACTIVE))
 
 
 def pattern_part(rule: RawRule) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def _plain(raw: Any, name: str = "") -> Any:
         return [_plain(one) for one in raw]
     if name in _DURATIONS:
         return _seconds(raw)
-    return "step" if name == "type" and raw == "include" else raw
+    return STEP if name == "type" and raw == INCLUDE else raw
 
 
 def _seconds(raw: Any) -> Any:
@@ -137,7 +140,7 @@ def span_of(rule: RawRule) -> int:
     """
     lifetime = _hours(rule.get("lifetime"), LIFETIME_HOURS)
     rows: Sequence[RawRule] = rule["conditions"]
-    guards = max([_hours(row.get("within"), lifetime / 3600) for row in rows if row["type"] == "exclude"], default=0.0)
+    guards = max([_hours(row.get("within"), lifetime / 3600) for row in rows if row["type"] == EXCLUDE], default=0.0)
     stages: dict[tuple[Any, bool], float] = {}
     for row in rows:
         acts = row["type"] in _ACTS

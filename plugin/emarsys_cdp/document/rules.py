@@ -9,14 +9,14 @@ from typing import Final, TypeAlias
 
 from emarsys_cdp.document.model import Document, Settings
 from emarsys_cdp.document.rule_parts import pattern_part
-from emarsys_cdp.document.versions import CANCEL, RuleVersion, Versions
+from emarsys_cdp.document.versions import RuleVersion, Versions
 from emarsys_cdp.emarsys.fields import EMAIL_FIELD
 from emarsys_cdp.rules.findings import Findings
 from emarsys_cdp.rules.gate_reading import Defaults, read_caps
 from emarsys_cdp.rules.kinds import Kinds
 from emarsys_cdp.rules.lint import lint_rules
 from emarsys_cdp.rules.operators import STRING, TYPES
-from emarsys_cdp.rules.pattern import MIGRATE, Pattern
+from emarsys_cdp.rules.pattern import CANCEL, MIGRATE, Pattern
 from emarsys_cdp.rules.reading import ReadRule, compile_rule, read_pattern, read_rules
 from emarsys_cdp.rules.ruleset import INITIAL_SYNC, MAX_LATENESS, RuleSet
 from emarsys_cdp.rules.spans import DAY, read_span

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, TypeAlias
 from msgspec import Struct, structs
 
 from emarsys_cdp.document.rule_parts import RUNS, maps_of, pattern_of, span_of, status_of
+from emarsys_cdp.rules.pattern import CANCEL, FINISH
 from emarsys_cdp.values.times import iso_time
 from emarsys_cdp_hooks import Problem
 
@@ -32,9 +33,6 @@ MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
 
 GRACE_MS: Final = 30 * 86_400_000
 """An old version is kept this much longer than its instances may run."""
-
-FINISH: Final = "finish"
-CANCEL: Final = "cancel"
 
 
 class RuleVersion(Struct, frozen=True):

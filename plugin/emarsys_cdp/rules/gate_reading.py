@@ -11,7 +11,7 @@ from msgspec import Struct
 from emarsys_cdp.rules.criteria_reading import Surroundings
 from emarsys_cdp.rules.findings import Findings, unknown
 from emarsys_cdp.rules.operators import STRING
-from emarsys_cdp.rules.pattern import ACTIVE, FINISH, Cap, Gate, Quiet
+from emarsys_cdp.rules.pattern import ACTIVE, Cap, Gate, Quiet
 from emarsys_cdp.rules.spans import DAY, HOUR, read_span
 from emarsys_cdp.values.text import shorten
 from emarsys_cdp.values.times import zone
@@ -46,7 +46,6 @@ def gate_of(raw: Mapping[str, Json], place: str, defaults: Defaults, around: Sur
         hold=_span(raw, "holdForKey", place, findings, lifetime),
         quiet=_quiet(raw.get("quietHours"), f"{place}.quietHours", defaults, around, findings),
         caps=read_caps(raw.get("caps", []), f"{place}.caps", findings),
-        on_publish=raw.get("onPublish", FINISH),
     )
 
 

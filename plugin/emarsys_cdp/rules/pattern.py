@@ -143,4 +143,3 @@ class Gate(Struct, frozen=True):
     hold: int = 48 * 3_600_000
     quiet: Quiet | None = None
     caps: tuple[Cap, ...] = ()
-    on_publish: str = FINISH

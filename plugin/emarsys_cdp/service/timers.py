@@ -9,8 +9,9 @@ from typing import Final
 
 import structlog
 
-from emarsys_cdp.document.versions import FINISH, Versions
+from emarsys_cdp.document.versions import Versions
 from emarsys_cdp.metrics import Metrics
+from emarsys_cdp.rules.pattern import FINISH
 from emarsys_cdp.shares import Shares
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.waking import AGAIN, Waker, Woken
