@@ -38,7 +38,7 @@ class Effect(Struct, frozen=True, array_like=True, gc=False):
     of a trigger; *emitted* is when the gate let it pass (ms). *passage* names what passed the gate together, *number*
     is the position in it: effects of one passage are done in order. *stops*: when this one fails for good, those after
     it are dropped. *fresh*: the contact may not exist in Emarsys yet. *sending* is the sender's own.
-    *zone* is the person's time zone, as far as quiet hours ask for it.
+    *zone* is the person's time zone as a call gave it, as far as quiet hours ask for it.
     """
 
     id: str

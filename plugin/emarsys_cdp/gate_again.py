@@ -35,5 +35,5 @@ class GateAgain:
             return Objection(f"the rule {effect.rule} is archived")
         if now > effect.emitted + gate.late_max:
             return Objection(f"it is later than lateFireMax of the rule {effect.rule} allows")
-        until = None if gate.quiet is None else quiet_until(gate.quiet, effect.zone or gate.quiet.zone, now)
+        until = None if gate.quiet is None else quiet_until(gate.quiet, effect.zone, now)
         return None if until is None else Objection(f"quiet hours of the rule {effect.rule}", until)

@@ -49,7 +49,7 @@ class Metrics(Collector):
         self._swept = self._counter("sweep_done", "What sweeps have passed, removed, finished.", "what")
         self._sweeping = Gauge(PREFIX + "sweep_running", "1 while this worker sweeps.", registry=self.registry)
         self._effects = self._counter(
-            "effects", "Effects of rules by their kind and what became of a try to send them.", "kind", "outcome"
+            "effects", "Effects of rules by their kind: emitted, or what became of a try to send.", "kind", "outcome"
         )
         self._queue = Gauge(
             PREFIX + "outbox_effects", "Effects that wait in this worker's part of the outbox.", registry=self.registry
@@ -107,7 +107,7 @@ class Metrics(Collector):
         self._sweeps.labels(outcome).inc()
 
     def count_effect(self, kind: str, outcome: str) -> None:
-        """Count a try to send an effect: sent, posted, handed, postponed, held, dead."""
+        """Count an effect that was emitted, or a try to send one: sent, posted, handed, postponed, held, dead."""
         self._effects.labels(kind, outcome).inc()
 
     def show_outbox(self, effects: int, seconds: float) -> None:

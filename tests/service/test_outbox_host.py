@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from starlette.types import Receive, Scope, Send
 from tests.support.app import PROCESSOR, ROUTER, Host, answers, by_job, make_app, started
 from tests.support.outbox import (
@@ -29,7 +30,8 @@ from tests.support.outbox import (
 from tests.support.requests import processor_request, router_request
 
 from emarsys_cdp.credentials import Secret
-from emarsys_cdp.effect import Effect
+from emarsys_cdp.effect import Effect, Sending
+from emarsys_cdp.outbox.handing import Ask, Handing
 from emarsys_cdp.outbox.ingestion import call_of
 from emarsys_cdp.outbox.transport import Objection
 from emarsys_cdp.store import Store
@@ -37,6 +39,7 @@ from emarsys_cdp.store.memory import MemoryStore
 from emarsys_cdp.store.outbox import DEAD, HANDED, SENT, WAITING, WITHDRAWN
 from emarsys_cdp.testing import AsyncFakeHost, Fault, JobState, expect
 from emarsys_cdp.testing.fake_host.listening import listening
+from emarsys_cdp_hooks import Action, Refused
 
 MakeStore = Callable[[], Store]
 KEY = "write-key"
@@ -378,6 +381,28 @@ def test_what_was_withdrawn_is_not_handed_out(emarsys: Emarsys) -> None:
         return withdrawn, output["statusCode"], await outbox.states([stopped, handed])
 
     assert run(emarsys, steps) == ([True, False], 298, [WITHDRAWN, HANDED])
+
+
+def test_an_extension_that_names_the_contact_is_logged_without_the_key(emarsys: Emarsys) -> None:
+    """One that fails when its effect is handed back: the host is told its reason whole, the log without the key."""
+    one = effect(1, do="sms", sending=Sending(pinned=True, posted=1))
+
+    def build(of: Effect) -> Sequence[Action]:
+        raise ValueError(f"no number of {of.key}")
+
+    async def steps(outbox: Outbox, _: Gateway, __: Host) -> tuple[Any, str]:
+        await outbox.post(one)
+        handing = Handing(outbox.store, outbox.service.metrics, outbox.clock, {"sms": build})
+        with structlog.testing.capture_logs() as logs:
+            (decision,) = await handing.hand("dest-1", True, [Ask("101", "dest-1", pid_of(1), one.id)])
+        return decision, str(logs)
+
+    decision, logs = run(emarsys, steps)
+
+    assert isinstance(decision, Refused)
+    assert key_of(1) in decision.reason
+    assert "no number of ***" in logs
+    assert key_of(1) not in logs
 
 
 def test_the_gate_is_asked_at_the_hand_out(emarsys: Emarsys) -> None:

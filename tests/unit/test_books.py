@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from emarsys_cdp.credentials import OAuth, Secret
 from emarsys_cdp.extensions import build_plugin_manager
-from emarsys_cdp.identity.ruling import AT_ONCE, Ruled, with_rules
-from emarsys_cdp.rules.book import ACTIVE, CANCELLED, COMPLETED, Book, Logged
+from emarsys_cdp.identity.ruling import Ruled, with_rules
+from emarsys_cdp.rules.book import ACTIVE, AT_ONCE, CANCELLED, COMPLETED, Book, Logged
 from emarsys_cdp.rules.passing import Look, Sight, look, passed
 from emarsys_cdp.rules.ruleset import GOES_ON, STARTS, RuleSet
 from emarsys_cdp.rules.taking import MAX_LOG, Taken, join_books, refold, take, trim

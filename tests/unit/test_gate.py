@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from tests.support.outbox import effect
 
+from emarsys_cdp.gate_again import GateAgain
+from emarsys_cdp.outbox.transport import Objection
 from emarsys_cdp.rules.gate import quiet_until
 from emarsys_cdp.rules.limits import Full, Places, release, reserve
-from emarsys_cdp.rules.pattern import Cap, Quiet
+from emarsys_cdp.rules.pattern import Cap, Gate, Quiet
+from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.values.times import iso_time, parse_time
 
 NIGHT = ("21:00", "08:00")
@@ -45,6 +49,19 @@ def test_quiet_hours(begin: str, end: str, zone: str, now: str, until: str | Non
     found = quiet_until(Quiet(minutes(begin), minutes(end), zone), zone, moment)
 
     assert (None if found is None else iso_time(found)) == until
+
+
+@pytest.mark.parametrize("zone", ["", "Mars/Olympus", "../UTC", "a\0b"])
+def test_a_zone_that_is_none_does_not_count(zone: str) -> None:
+    """Asked again, the gate goes by the rule's zone where the one that a call gave for the person is none."""
+    one = effect(1, zone=zone)
+    gate = Gate("r1", "r1", quiet=Quiet(minutes("00:00"), minutes("24:00"), "UTC"))
+
+    found = GateAgain(lambda _: RuleSet({"r1": gate}, {}, {}))(one, one.emitted)
+
+    assert isinstance(found, Objection)
+    assert found.until is not None
+    assert found.until > one.emitted
 
 
 def test_a_cap_slides() -> None:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from emarsys_cdp.cli.tables import plain, table_of
 from emarsys_cdp.outbox.desk import SHORT, Seen
-from emarsys_cdp.rules.book import Instance
+from emarsys_cdp.rules.book import CANCELLED, Instance
 from emarsys_cdp.rules.criteria import Leaf
 from emarsys_cdp.rules.doubting import Checked, Doubt
 from emarsys_cdp.rules.explaining import Chain, Decision, Next
@@ -119,11 +119,8 @@ def _span(milliseconds: int) -> str:
 
 
 def _name(one: Instance) -> str:
-    return (
-        f"Instance {one.id[:SHORT_INSTANCE]} ({one.transaction})"
-        if one.transaction
-        else (f"Instance {one.id[:SHORT_INSTANCE]}")
-    )
+    transaction = f" ({one.transaction})" if one.transaction else ""
+    return f"Instance {one.id[:SHORT_INSTANCE]}{transaction}"
 
 
 def _next(one: Next) -> str:
@@ -131,7 +128,7 @@ def _next(one: Next) -> str:
 
 
 def _ended(one: Instance) -> str:
-    why = f" by {one.why}" if one.status == "cancelled" else f": {one.why}" if one.why else ""
+    why = f" by {one.why}" if one.status == CANCELLED else f": {one.why}" if one.why else ""
     return f"is over: {one.status}{why}"
 
 

@@ -72,7 +72,6 @@ def build_rules(
         gates={rule.gate.rule: rule.gate for rule in rules},
         patterns={**_old(kept, patterns, defaults_of(settings), kinds), **patterns},
         current={one.rule: one.version for one in current},
-        timezone=settings.timezone,
         max_lateness=_span(settings.max_lateness, MAX_LATENESS),
         initial_sync=max([_span(settings.initial_sync, INITIAL_SYNC), *map(_initial_sync, rules)]),
         caps=read_caps(settings.caps, "settings.caps", Findings()),

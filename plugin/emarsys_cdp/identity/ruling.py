@@ -7,13 +7,10 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emarsys_cdp.rules.book import Book
+from emarsys_cdp.rules.book import AT_ONCE, Book
 from emarsys_cdp.rules.ruleset import RuleSet
 from emarsys_cdp.rules.taking import Taken, take, trim
 from emarsys_cdp.store.record import Record
-
-AT_ONCE: Final = 1
-"""A time that is over: who has it as the next look is looked at as soon as possible."""
 
 TRIM_EVERY: Final = 16
 """A log is trimmed when it has grown by this many calls; the rest is done when the person is looked at."""

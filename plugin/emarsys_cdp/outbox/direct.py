@@ -78,7 +78,7 @@ class Direct:
         pinned: dict[int, Effect] = {}
         actions: dict[int, tuple[Action, ...]] = {}
         for index, one in enumerate(leased):
-            fate = await attempt(lambda one=one: self._pinner.pin(one.effect, credentials, policy.timezone))  # type: ignore[misc]
+            fate = await attempt(self._pinner.pin(one.effect, credentials, policy.timezone))
             if isinstance(fate, Effect):
                 pinned[index] = fate
                 try:
@@ -91,10 +91,10 @@ class Direct:
         return [Tried(pinned.get(index, one.effect), batch.fates[index]) for index, one in enumerate(leased)]
 
 
-async def attempt(pin: Callable[[], Awaitable[Effect]]) -> Effect | Again | Held | Never:
+async def attempt(pinning: Awaitable[Effect]) -> Effect | Again | Held | Never:
     """Return a pinned effect, or what becomes of it because it cannot be pinned."""
     try:
-        return await pin()
+        return await pinning
     except Unknown as error:
         return Held(str(error))
     except Unsendable as error:

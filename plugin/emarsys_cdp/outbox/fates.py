@@ -23,7 +23,7 @@ POSTED_WAIT: Final = 15 * MINUTE
 """An effect that has not come back from the host after this long is given to it once more (design.md section 1)."""
 
 MAX_WAIT: Final = 10 * MINUTE
-"""Longest wait of an effect that Emarsys has certainly not taken; such a one is never given up."""
+"""Longest wait of an effect that Emarsys has certainly not taken; only the gate that is asked again gives it up."""
 
 UNCLEAR_WAITS: Final = (
     15 * SECOND, MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR, 8 * HOUR, 8 * HOUR,

@@ -18,7 +18,7 @@ from msgspec import Struct
 from emarsys_cdp.effect import Effect
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.outbox.ingestion import ANONYMOUS, EVENT
-from emarsys_cdp.outbox.order import Order, read, stopped_by
+from emarsys_cdp.outbox.order import Order, read, stopped_by, without_key
 from emarsys_cdp.outbox.requests import Builds, Unsendable, actions_of
 from emarsys_cdp.outbox.transport import Allowed, always
 from emarsys_cdp.store import Store
@@ -151,5 +151,6 @@ class Handing:
         try:
             return actions_of(effect, create, self._builds)
         except Unsendable as error:  # an extension that is gone since
-            _log.warning("effects_not_sent", outcome="refused", space=effect.space, effects=1, reason=str(error))
+            reason = without_key(str(error), effect)
+            _log.warning("effects_not_sent", outcome="refused", space=effect.space, effects=1, reason=reason)
             return Refused(str(error))

@@ -87,7 +87,7 @@ class Ingestion:
         policy = self._policy(space)
         found: list[Effect | Fate] = []
         for one in leased:
-            pinned = await attempt(lambda one=one: self._pinner.pin(one.effect, credentials, policy.timezone))  # type: ignore[misc]
+            pinned = await attempt(self._pinner.pin(one.effect, credentials, policy.timezone))
             found.append(self._checked(pinned, policy.create) if isinstance(pinned, Effect) else pinned)
         fates = await self._post([one for one in found if isinstance(one, Effect)], self._url, key)
         return [

@@ -136,6 +136,11 @@ def stopped_by(effect: Effect) -> str:
     return f"{effect.do} {effect.id} before it failed for good"
 
 
+def without_key(reason: str, effect: Effect) -> str:
+    """Return a reason as logs may have it: errors of Emarsys and of extensions may name the contact's key."""
+    return reason.replace(effect.key, "***")
+
+
 def read(stored: StoredEffect) -> Effect | None:
     """Return the effect that is stored, None when nobody can read it."""
     try:

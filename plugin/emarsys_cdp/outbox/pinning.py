@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
 from msgspec.structs import replace
 
@@ -61,14 +60,13 @@ class Pinner:
             return await self._field(effect, credentials, timezone)
         return given
 
-    async def _number(self, name: str, what: str, find: Any) -> str:
+    async def _number(self, name: str, what: str, find: Callable[[str], Awaitable[str]]) -> str:
         """Return the id that a name has; digits are an id themselves."""
         if not name:
             raise Unsendable(f"the action names no {what}: write its name or its number as {what}")
         if name.isascii() and name.isdigit():
             return str(int(name))
-        found: str = await find(name)
-        return found
+        return await find(name)
 
     async def _field(self, effect: Effect, credentials: Credentials, timezone: str) -> dict[str, Json]:
         name = _text(effect.options, "field")

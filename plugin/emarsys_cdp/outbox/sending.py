@@ -17,7 +17,7 @@ import structlog
 from emarsys_cdp.effect import Effect
 from emarsys_cdp.metrics import Metrics
 from emarsys_cdp.outbox.fates import Again, Done, Fate, Held, Never, Posted, final, settlement
-from emarsys_cdp.outbox.order import LISTED, Order, Place, read, stopped_by
+from emarsys_cdp.outbox.order import LISTED, Order, Place, read, stopped_by, without_key
 from emarsys_cdp.outbox.transport import Allowed, Leased, Transport, Tried, always
 from emarsys_cdp.store import Store, StoreUnavailable
 from emarsys_cdp.store.outbox import DEAD, QUEUED, EffectRef, Settlement, StoredEffect
@@ -274,7 +274,7 @@ class OutboxSender:
                 effects=len(found),
                 rule=effect.rule,
                 effect=effect.id,
-                reason=reason.replace(effect.key, "***"),
+                reason=without_key(reason, effect),
             )
 
     async def _measure(self) -> None:

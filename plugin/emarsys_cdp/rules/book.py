@@ -18,7 +18,11 @@ ACTIVE, DUE = "active", "due"
 
 COMPLETED, CANCELLED, EXPIRED, SUPERSEDED = "completed", "cancelled", "expired", "superseded"
 UNREACHABLE, STALE, CAPPED, FILTERED, ARCHIVED = "unreachable", "stale", "capped", "filtered", "archived"
-"""Statuses of instances that have ended; those of the second line are decided at the gate."""
+"""
+Statuses of instances that have ended; those of the second line are decided at the gate.
+
+What is superseded is no longer in a book: another start has taken its place (semantics 1.4).
+"""
 
 SENT, RECORDED = "sent", "recorded"
 """Outcomes of the gate beside the statuses: the effects are in the outbox, or only noted (status shadow)."""
@@ -28,6 +32,9 @@ WAITS: Final = ""
 
 TIMEOUT, NO_DATE, REPLACED = "timeout", "no_date", "replaced"
 """Why an instance has expired, or was cancelled by a new version."""
+
+AT_ONCE: Final = 1
+"""A time that is over: what has it as its next look is looked at as soon as possible."""
 
 
 class Logged(Struct, frozen=True, array_like=True, gc=False):

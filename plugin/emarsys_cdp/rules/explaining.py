@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.rules import history
-from emarsys_cdp.rules.book import SENT, WAITS, Book, Fact, Instance, Logged, RuleState
+from emarsys_cdp.rules.book import ACTIVE, SENT, WAITS, Book, Fact, Instance, Logged, RuleState
 from emarsys_cdp.rules.criteria import NOTHING, Facts, Values
 from emarsys_cdp.rules.fold import Fold, Person
 from emarsys_cdp.rules.gate import Ends, Question, Waits, decide
@@ -194,7 +194,7 @@ def _row_names(program: Program | None, fact: Fact) -> tuple[str, ...]:
 def _nexts(told: Told, state: RuleState, instance: Instance) -> Iterator[Next]:
     """Yield what comes next of an instance."""
     program = told.program(instance)
-    node = None if program is None or instance.status != "active" else program.next_node(instance)
+    node = None if program is None or instance.status != ACTIVE else program.next_node(instance)
     if program is not None and node is not None:
         names = tuple([row.id for row in program.rows_of(node)])
         fire = program.fire_time(instance, node) if node.acts else None

@@ -7,6 +7,7 @@ Patterns are pinned to instances; the settings of the gate are those in force.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta, tzinfo
 from typing import Final, TypeAlias
 
@@ -49,8 +50,7 @@ class Question(Struct, frozen=True):
     What the gate is asked.
 
     *rows* are those of the passage, *fact* is what is known of it from before. *key* is the person's key of now,
-    *at_fire* are the values known at F, *zone_name* is the person's own time zone (None: not known), *timezone* that of
-    the space.
+    *at_fire* are the values known at F, *own_zone* is the person's time zone as a call gave it (None: not known).
     """
 
     gate: Gate | None
@@ -60,8 +60,7 @@ class Question(Struct, frozen=True):
     fact: Fact | None
     key: str | None
     at_fire: Values
-    zone_name: str | None
-    timezone: str
+    own_zone: str | None
 
 
 def decide(asked: Question, now: int) -> Verdict:
@@ -83,7 +82,7 @@ def decide(asked: Question, now: int) -> Verdict:
     if asked.key is None:
         last = due + gate.hold
         return Ends(UNREACHABLE) if now >= last else Waits(last, held=True)
-    until = None if gate.quiet is None else quiet_until(gate.quiet, _zone(gate.quiet, asked), now)
+    until = None if gate.quiet is None else quiet_until(gate.quiet, asked.own_zone, now)
     return Passes(rows) if until is None else Waits(until)
 
 
@@ -97,24 +96,21 @@ def _is_wanted(row: Row, asked: Question) -> bool:
     return row.only_if.holds(Facts({}, fire, asked.at_fire, asked.at_fire, variables))
 
 
-def _zone(quiet: Quiet, asked: Question) -> str:
-    """Return the time zone of a person: its own if it is one, else the rule's, else the space's."""
-    for name in (asked.zone_name, quiet.zone):
-        if name:
-            try:
-                return zone(name).key
-            except ValueError:
-                continue
-    return asked.timezone
+def _place(own: str | None, usual: str) -> tzinfo:
+    """Return the time zone that a call gave as a person's own, the usual one if it gave none or one that is none."""
+    with suppress(ValueError):
+        return zone(own or usual)
+    return zone(usual)
 
 
-def quiet_until(quiet: Quiet, zone_name: str, now: int) -> int | None:
+def quiet_until(quiet: Quiet, own_zone: str | None, now: int) -> int | None:
     """
     Return when the quiet hours end that it is in now, None when it is in none.
 
-    A local time that is missing moves forward; of one that comes twice the first is meant.
+    They are those of the person's *own_zone* if that is a time zone, else of the rule's. A local time that is missing
+    moves forward; of one that comes twice the first is meant.
     """
-    place = zone(zone_name)
+    place = _place(own_zone, quiet.zone)
     today = datetime.fromtimestamp(now / 1000, place).date()
     nights = 1 if quiet.begin > quiet.end else 0
     for day in (today - timedelta(days=1), today):

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from emarsys_cdp.rules import history
-from emarsys_cdp.rules.book import ARCHIVED, SENT, WAITS, Book, Fact, Instance, Passage, RuleState
+from emarsys_cdp.rules.book import ARCHIVED, AT_ONCE, SENT, WAITS, Book, Fact, Instance, Passage, RuleState
 from emarsys_cdp.rules.criteria import Values
 from emarsys_cdp.rules.fold import decided
 from emarsys_cdp.rules.gate import Ends, Question, Waits, decide
@@ -31,7 +31,8 @@ class Candidate(Struct, frozen=True):
     """
     A passage that may be sent if the caps allow it: whose it is, and which of its rows.
 
-    *fresh*: it has waited for a key, so the contact may not exist yet. *zone* is the person's own time zone, if any.
+    *fresh*: it has waited for a key, so the contact may not exist yet. *zone* is the person's own time
+    zone as a call gave it, if any.
     """
 
     rule: str
@@ -101,9 +102,8 @@ def waiting(rules: RuleSet, name: str, state: RuleState, book: Book, sight: Sigh
         facts = state.facts.get(instance.id, _NO_FACTS)
         fact = next((one for one in facts if one.node == passage.node), None)
         at_fire = _known(book, passage.fire) if any(row.only_if is not None for row in rows) else {}
-        zone = _zone(rules.gates.get(name), book, sight.now)
         gate = rules.gates.get(name)
-        yield Question(gate, instance, passage, rows, fact, sight.key, at_fire, zone, rules.timezone)
+        yield Question(gate, instance, passage, rows, fact, sight.key, at_fire, _zone(gate, book, sight.now))
 
 
 def _known(book: Book, time: int) -> Values:
@@ -138,7 +138,7 @@ def _ask(name: str, state: RuleState, question: Question, sight: Sight, at: int)
         return _with_fact(state, instance, held) if held != before else state, None
     assert question.gate is not None  # noqa: S101 - nothing passes without a gate
     rows = tuple([row for row in question.rows if row.index in verdict.rows])
-    candidate = Candidate(name, instance, passage, rows, question.gate, before.held, question.zone_name or "")
+    candidate = Candidate(name, instance, passage, rows, question.gate, before.held, question.own_zone or "")
     return _with_fact(state, instance, replace(before, sight=first, until=sight.now, held=before.held)), candidate
 
 
@@ -181,7 +181,7 @@ def _noted(rules: RuleSet, book: Book) -> Book:
         for facts in state.facts.values()
         for fact in facts
     )
-    wake = 1 if book.doubts or book.stale else min(wakes, default=0)
+    wake = AT_ONCE if book.doubts or book.stale else min(wakes, default=0)
     decided = max([fact.at for state in states.values() for facts in state.facts.values() for fact in facts], default=0)
     return replace(book, rules=states, wake=wake, held=held, decided=max(book.decided, decided))
 

@@ -51,39 +51,21 @@ def read_pattern(
         InvalidDocument: it has problems.
 
     """
-    return compile_rule(_right(raw, maps, defaults, kinds), version)
-
-
-def read_gate(raw: Mapping[str, Json], maps: Mapping[str, str], defaults: Defaults, kinds: Kinds = BUILT_IN) -> Gate:
-    """
-    Return the gate of a rule.
-
-    Raises:
-        InvalidDocument: it has problems.
-
-    """
-    return _right(raw, maps, defaults, kinds).gate
-
-
-def _right(raw: Mapping[str, Json], maps: Mapping[str, str], defaults: Defaults, kinds: Kinds) -> ReadRule:
     findings = Findings()
     rule = read_rule(raw, "rule", Surroundings(maps, zone=defaults.timezone, kinds=kinds), defaults, findings)
     if rule is None:
         raise InvalidDocument(str(raw["id"]), tuple(findings.problems))
-    return rule
-
-
-def rule_problems(
-    raw: Sequence[Mapping[str, Json]], maps: Mapping[str, str], defaults: Defaults, kinds: Kinds = BUILT_IN
-) -> tuple[Problem, ...]:
-    """Return every problem of the rules of a document, with its place (`rules[3].conditions[2].match.all[0].op`)."""
-    return read_rules(raw, maps, defaults, kinds)[1]
+    return compile_rule(rule, version)
 
 
 def read_rules(
     raw: Sequence[Mapping[str, Json]], maps: Mapping[str, str], defaults: Defaults, kinds: Kinds = BUILT_IN
 ) -> tuple[tuple[ReadRule, ...], tuple[Problem, ...]]:
-    """Return the rules of a document that are right, and the problems of the others."""
+    """
+    Return the rules of a document that are right, and every problem of the others.
+
+    The places are those of the document: `rules[3].conditions[2].match.all[0].op`.
+    """
     findings = Findings()
     around = Surroundings(maps, zone=defaults.timezone, kinds=kinds)
     if len(raw) > MAX_RULES:

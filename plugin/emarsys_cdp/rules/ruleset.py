@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from emarsys_cdp.rules.criteria import ALWAYS, Values
-from emarsys_cdp.rules.pattern import ACTIVE, SHADOW, START, Cap, Gate, Pattern, Row
+from emarsys_cdp.rules.pattern import ACTIVE, EXCLUDE, SHADOW, START, STEP, Cap, Gate, Pattern, Row
 from emarsys_cdp.rules.program import Program, program
 
 MAX_LATENESS: Final = 72 * 3_600_000
@@ -19,7 +19,6 @@ INITIAL_SYNC: Final = 0
 """How long (ms) after a data map was first seen an unknown value is no change (semantics 2.7): by default never."""
 
 _OPEN = (ACTIVE, SHADOW)
-
 
 STARTS, GOES_ON = 1, 2
 """What a call may be for a rule: a start, or something for the instances that there are; both: their sum."""
@@ -100,7 +99,6 @@ class RuleSet:
         gates: Mapping[str, Gate],
         patterns: Mapping[tuple[str, int], Pattern],
         current: Mapping[str, int],
-        timezone: str = "UTC",
         max_lateness: int = MAX_LATENESS,
         initial_sync: int = INITIAL_SYNC,
         caps: tuple[Cap, ...] = (),
@@ -111,7 +109,6 @@ class RuleSet:
     ) -> None:
         self.gates = dict(gates)
         self.current = dict(current)
-        self.timezone = timezone
         self.trims = trims
         self.key_field = key_field
         self.max_lateness = max_lateness
@@ -143,7 +140,7 @@ class RuleSet:
             for row in pattern.rows:
                 if row.type == START:
                     yield _Listed(pattern.rule, row, STARTS, is_open)
-                elif row.type in ("step", "exclude"):
+                elif row.type in (STEP, EXCLUDE):
                     yield _Listed(pattern.rule, row, GOES_ON, False)
 
     def untrimmed(self) -> RuleSet:

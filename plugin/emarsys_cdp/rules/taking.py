@@ -14,7 +14,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from emarsys_cdp.rules.book import ACTIVE, EMPTY, SENT, WAITS, Book, Instance, Logged, RuleState
+from emarsys_cdp.rules.book import ACTIVE, AT_ONCE, EMPTY, SENT, WAITS, Book, Instance, Logged, RuleState
 from emarsys_cdp.rules.fold import Fold, Person, folded
 from emarsys_cdp.rules.ruleset import GOES_ON, RuleSet
 from emarsys_cdp_hooks import StoredValue
@@ -49,7 +49,7 @@ def take(rules: RuleSet, space: str, book: Book | None, taken: Taken, known: Map
         taken = replace(taken, call=call)
     book = _added(rules, space, book, taken)
     is_elsewhere = not rules.zone_maps.isdisjoint(call.values)  # quiet hours may be other ones now
-    return replace(book, wake=1) if is_elsewhere and _has_waiting(book) else book
+    return replace(book, wake=AT_ONCE) if is_elsewhere and _has_waiting(book) else book
 
 
 def _added(rules: RuleSet, space: str, book: Book, taken: Taken) -> Book:
@@ -159,7 +159,7 @@ def _with(rules: RuleSet, book: Book, changes: _Changes) -> Book:
 
 
 def _wake(states: Mapping[str, RuleState], *, urgent: bool) -> int:
-    return 1 if urgent else min([state.wake for state in states.values() if state.wake], default=0)
+    return AT_ONCE if urgent else min([state.wake for state in states.values() if state.wake], default=0)
 
 
 def wake_of(rules: RuleSet, name: str, state: RuleState) -> int:
@@ -174,7 +174,7 @@ def wake_of(rules: RuleSet, name: str, state: RuleState) -> int:
             if passage.outcome == WAITS:
                 fact = next((one for one in state.facts.get(instance.id, ()) if one.node == passage.node), None)
                 wakes.append(passage.fire + settle if fact is None or not fact.until else fact.until)
-    return max(1, min(wakes)) if wakes else 0
+    return max(AT_ONCE, min(wakes)) if wakes else 0
 
 
 def _next_time(rules: RuleSet, name: str, instance: Instance) -> int:
@@ -182,10 +182,10 @@ def _next_time(rules: RuleSet, name: str, instance: Instance) -> int:
     program = rules.program(name, instance.version)
     node = None if program is None else program.next_node(instance)
     if program is None or node is None:
-        return 1
+        return AT_ONCE
     if node.acts:
         fire = program.fire_time(instance, node)
-        return 1 if fire is None else fire
+        return AT_ONCE if fire is None else fire
     return program.deadline(instance, node) + 1
 
 
@@ -254,7 +254,7 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
     """
     if first is None or second is None:
         one = first or second
-        return None if one is None else replace(one, stale=True, wake=1)
+        return None if one is None else replace(one, stale=True, wake=AT_ONCE)
     calls = {call.message_id: call for call in (*second.log, *first.log)}
     log = tuple(sorted(calls.values(), key=lambda call: (call.time, call.message_id)))
     base = dict(first.base)
@@ -273,7 +273,7 @@ def join_books(first: Book | None, second: Book | None) -> Book | None:
         states,
         True,
         doubts,
-        1,
+        AT_ONCE,
         first.held or second.held,
         max(first.seen, second.seen),
         max(first.decided, second.decided),
@@ -296,7 +296,7 @@ def _joined(first: RuleState, second: RuleState) -> RuleState:
         instances,
         facts,
         0,
-        1,
+        AT_ONCE,
         first.entries + second.entries,
         max(first.last_fire, second.last_fire),
         first.late_stops + second.late_stops,

@@ -18,16 +18,15 @@ from emarsys_cdp.document.compile import Compiler
 from emarsys_cdp.document.model import Document
 from emarsys_cdp.effect import Effect
 from emarsys_cdp.extensions import Steps
-from emarsys_cdp.rules.book import Book, Instance
+from emarsys_cdp.rules.book import ACTIVE, DUE, SUPERSEDED, Book, Instance
 from emarsys_cdp.rules.explaining import Decision, explain
 from emarsys_cdp.rules.passing import Sight
+from emarsys_cdp.simulation.effects import late_stops_of
 from emarsys_cdp.simulation.recorded import Recorded
 from emarsys_cdp.simulation.stage import Stage
 from emarsys_cdp.store import Commit, Store
 from emarsys_cdp.store.record import Record, unpack
 from emarsys_cdp_hooks import Json, Refused
-
-SUPERSEDED: Final = "superseded"
 
 
 class Made(Struct, frozen=True):
@@ -106,14 +105,13 @@ class Run:
             there |= {one.id for _, one in _instances(found.record.book)}
         counted: Counter[tuple[str, str]] = Counter()
         for name, (rule, status) in self._seen.items():
-            gone = status in ("active", "due") and name not in there
+            gone = status in (ACTIVE, DUE) and name not in there
             counted[rule, SUPERSEDED if gone else status] += 1
         return counted
 
     async def late_stops(self) -> int:
         """Return how many stops came after the sending, of what the rules have not forgotten."""
-        books = [found.record.book async for found in self._stage.users.scan(self._space)]
-        return sum(state.late_stops for book in books if book is not None for state in book.rules.values())
+        return late_stops_of([found.record async for found in self._stage.users.scan(self._space)])
 
     async def timeline(self, made: Made) -> tuple[Decision, ...]:
         """Return the decisions about the instance of an effect, as far as they are not forgotten."""

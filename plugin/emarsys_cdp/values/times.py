@@ -8,7 +8,6 @@ from zoneinfo import ZoneInfo
 
 from emarsys_cdp.values.remembered import forget_oldest
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
 FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
 """The years 1 to 9999 in UTC: an offset may lead out of them."""
