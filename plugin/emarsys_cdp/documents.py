@@ -78,6 +78,7 @@ class Documents:
         self._stored: dict[str, Ruled] = {}
         self._unreadable: dict[str, str] = {}
         self._looked = False
+        self._silence = "the store has not answered since the start"
         self._turn = asyncio.Lock()
         self._prepare: list[Callable[[Ruled], object]] = []
         self._renew: list[Callable[[], None]] = []
@@ -93,7 +94,7 @@ class Documents:
 
         """
         if not self._looked:
-            raise RetryLater("the documents have not been read yet: the store has not answered since the start")
+            raise RetryLater(f"the documents have not been read yet: {self._silence}")
         for name in (space, DEFAULT_NAME):
             if name in self._files:
                 return self._files[name].ruled
@@ -151,7 +152,11 @@ class Documents:
 
         """
         async with self._turn:
-            problems = [*await self._refresh_stored(), *await self._refresh_files()]
+            try:
+                problems = [*await self._refresh_stored(), *await self._refresh_files()]
+            except StoreUnavailable as error:
+                self._silence = str(error)
+                raise
             self._looked = True
         return tuple(problems)
 

@@ -20,7 +20,6 @@ from emarsys_cdp.delivery.directory import Directory
 from emarsys_cdp.delivery.leases import Leases
 from emarsys_cdp.delivery.pairing import Pairings
 from emarsys_cdp.document.compile import Compiler
-from emarsys_cdp.document.model import Document
 from emarsys_cdp.documents import Documents
 from emarsys_cdp.emarsys.client import Client, open_http
 from emarsys_cdp.emarsys.connection import Emarsys, connect
@@ -39,7 +38,6 @@ from emarsys_cdp.outbox.handing import Handing
 from emarsys_cdp.outbox.ingestion import Ingestion
 from emarsys_cdp.outbox.names import Names
 from emarsys_cdp.outbox.pinning import Pinner
-from emarsys_cdp.outbox.requests import Builds
 from emarsys_cdp.outbox.sending import OutboxSender
 from emarsys_cdp.outbox.spaces import policy_of
 from emarsys_cdp.outbox.transport import Transport
@@ -49,7 +47,7 @@ from emarsys_cdp.publishing import Publisher
 from emarsys_cdp.rounds import Rounds
 from emarsys_cdp.secrets import Seal, derive, secret_of_directory
 from emarsys_cdp.service.features import FeaturesSource
-from emarsys_cdp.service.ruling import build_ruling
+from emarsys_cdp.service.ruling import Ruling, build_ruling
 from emarsys_cdp.service.sweeps import Sweeps
 from emarsys_cdp.service.timers import Timers
 from emarsys_cdp.service.upstream import Upstream
@@ -139,125 +137,144 @@ def assemble(
     same: Emarsys looks at the time of signatures, tokens and budgets, hosts deliver when they do, and the heartbeat of
     a worker that has died has to become old. Lifetimes of what is stored are the server's.
     """
-    real, virtual = world, VirtualClock(world.clock()) if settings.clock == VIRTUAL else None
-    world = world if virtual is None else replace(world, clock=virtual)
-    compiler = build_compiler(manager)
-    namer, metrics = Namer(derive(secret, "identifiers")), Metrics()
-    shelf = Shelf(store, namer)
-    documents = Documents(shelf, compiler, world.clock, settings.rules_dir)
-    spaces, lifetimes = Spaces(compiler, documents), SpaceLifetimes(documents)
-    seal = Seal(derive(secret, "seal"), world.random_bytes)
-    emarsys = connect(settings, store, seal, http, real)
-    shares = Shares(store, namer, emarsys.worker, real.clock)
-    ruling = build_ruling(
-        store,
-        namer,
-        spaces,
-        lifetimes,
-        metrics,
-        shares,
-        world.first_revision(),
-        world.clock,
-        forget=lambda pid: rounds.forget(pid),  # noqa: PLW0108 - made below
-        posted=lambda: outbox.notice(),  # noqa: PLW0108 - made below
-    )
-    documents.follow(lambda _: None, lambda: ruling.timers.renew(one[1] for one in documents.everything()))
-    rounds = Rounds(
-        store,
-        namer,
-        lambda: new_pid(world.random_bytes),
-        world.jitter,
-        world.first_revision(),
-        lifetimes,
-        ruling.timers.notice,
-    )
-    pipeline = Pipeline(
-        Steps(manager),
-        rounds,
-        namer,
-        emarsys.signer,
-        metrics,
-        world.clock,
-        settings.api_base,
-        FirstSeen(store, namer),
-    )
-    upstream = None if settings.upstream is None else Upstream(settings.upstream)
-    pairings, directory = Pairings(store, namer, real.clock), Directory(store, seal, namer)
-    builds = builds_of(Steps(manager).kinds())
-    handing = Handing(store, metrics, world.clock, builds, ruling.again)
-    rudderstack = RudderStack(
-        pipeline, spaces, pairings, directory, handing, world.clock, whole=has_extensions(manager)
-    )
-    deliverer = Deliverer(emarsys.sender, store, Leases(store, emarsys.worker, world.chance))
-    proxy = Proxy(deliverer, pairings, spaces, metrics, settings.api_base)
-    table = UsersTable(store, namer, count(world.first_revision()), lifetimes)
-    transport = _transport(
-        settings, emarsys, http, deliverer, directory, pairings, documents.document, manager, builds, world
-    )
-    if virtual is not None:
-        transport = translated(transport, real.clock, virtual)
-    outbox = OutboxSender(
-        store,
-        emarsys.worker,
-        lambda: shares.shards,
-        transport,
-        metrics,
-        world.clock,
-        world.chance,
-        ruling.again,
-    )
-    deletion = Deletion(deliverer, directory, spaces, store, namer, table, metrics, world.clock)
-    users = UsersDesk(table, store, namer, documents.document, world.clock)
-    return Service(
-        settings,
-        store,
-        rudderstack,
-        proxy,
-        deletion,
-        emarsys,
-        metrics,
-        FeaturesSource(upstream),
-        upstream,
-        documents,
-        Publisher(shelf, documents, compiler, world.clock),
-        users,
-        pairings,
-        _sweeps(store, Merger(store, namer, count(world.first_revision()), lifetimes), emarsys.worker, metrics, world),
-        outbox,
-        ruling.timers,
-        shares,
-        world.clock,
-        None
-        if virtual is None
-        else VirtualTime(virtual, store, namer, ruling.timers, outbox, waits=settings.ingest_url is not None),
-    )
+    return _Assembly(settings, store, secret, http, manager, world).service()
 
 
-def _transport(
-    settings: Settings,
-    emarsys: Emarsys,
-    http: httpx.AsyncClient,
-    deliverer: Deliverer,
-    directory: Directory,
-    pairings: Pairings,
-    document: Callable[[str], Document | None],
-    manager: pluggy.PluginManager,
-    builds: Builds,
-    world: World,
-) -> Callable[[str], Transport]:
-    """Return the ways by which effects of rules leave."""
-    types = {one.name: one for one in (*built_in_field_types(), *Steps(manager).field_types())}
-    pinner = Pinner(Names(emarsys.sender, load_system_fields(), world.clock), types)
-    policy = policy_of(document)
-    keys = {} if settings.ingest_write_key is None else read_write_keys(settings.ingest_write_key.reveal())
-    client = Client(http, settings.send_seconds)
-    direct = Direct(deliverer, directory, pinner, policy, pairings.contact, builds)
-    ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, builds, world.clock)
-    return transport_of(direct, ingestion, policy)
+class _Assembly:
+    """The parts of a service that several others need; *real* is the world outside, *world* that of a virtual clock."""
 
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        secret: str,
+        http: httpx.AsyncClient,
+        manager: pluggy.PluginManager,
+        world: World,
+    ) -> None:
+        self.settings, self.store, self.http = settings, store, http
+        self.real, self.virtual = world, VirtualClock(world.clock()) if settings.clock == VIRTUAL else None
+        self.world = world if self.virtual is None else replace(world, clock=self.virtual)
+        self.steps, self.whole = Steps(manager), has_extensions(manager)
+        self.compiler, self.metrics = build_compiler(manager), Metrics()
+        self.namer = Namer(derive(secret, "identifiers"))
+        self.shelf = Shelf(store, self.namer)
+        self.documents = Documents(self.shelf, self.compiler, self.world.clock, settings.rules_dir)
+        self.spaces, self.lifetimes = Spaces(self.compiler, self.documents), SpaceLifetimes(self.documents)
+        seal = Seal(derive(secret, "seal"), world.random_bytes)
+        self.emarsys = connect(settings, store, seal, http, world)
+        self.directory = Directory(store, seal, self.namer)
+        self.pairings = Pairings(store, self.namer, world.clock)
+        self.deliverer = Deliverer(self.emarsys.sender, store, Leases(store, self.emarsys.worker, world.chance))
+        self.shares = Shares(store, self.namer, self.emarsys.worker, world.clock)
+        self.builds = builds_of(self.steps.kinds())
 
-def _sweeps(store: Store, merger: Merger, worker: str, metrics: Metrics, world: World) -> Sweeps:
-    return Sweeps(Sweeper(store, merger, worker), metrics, world.chance)
+    def service(self) -> Service:
+        """Return the service."""
+        settings, store, namer, world = self.settings, self.store, self.namer, self.world
+        ruling = self._ruling(lambda pid: rounds.forget(pid), lambda: outbox.notice())  # noqa: PLW0108 - made below
+        rounds = self._rounds(ruling)
+        outbox = self._outbox(ruling)
+        table = UsersTable(store, namer, count(world.first_revision()), self.lifetimes)
+        upstream = None if settings.upstream is None else Upstream(settings.upstream)
+        return Service(
+            settings,
+            store,
+            self._rudderstack(rounds, ruling),
+            Proxy(self.deliverer, self.pairings, self.spaces, self.metrics, settings.api_base),
+            Deletion(self.deliverer, self.directory, self.spaces, store, namer, table, self.metrics, world.clock),
+            self.emarsys,
+            self.metrics,
+            FeaturesSource(upstream),
+            upstream,
+            self.documents,
+            Publisher(self.shelf, self.documents, self.compiler, world.clock),
+            UsersDesk(table, store, namer, self.documents.document, world.clock),
+            self.pairings,
+            self._sweeps(),
+            outbox,
+            ruling.timers,
+            self.shares,
+            world.clock,
+            self._virtual_time(ruling, outbox),
+        )
+
+    def _ruling(self, forget: Callable[[str], None], posted: Callable[[], None]) -> Ruling:
+        """Return what runs rules beside the calls; a publication may have everybody looked at."""
+        revision, clock = self.world.first_revision(), self.world.clock
+        ruling = build_ruling(
+            self.store,
+            self.namer,
+            self.spaces,
+            self.lifetimes,
+            self.metrics,
+            self.shares,
+            revision,
+            clock,
+            forget,
+            posted,
+        )
+        everything = self.documents.everything
+        self.documents.follow(lambda _: None, lambda: ruling.timers.renew(one[1] for one in everything()))
+        return ruling
+
+    def _rounds(self, ruling: Ruling) -> Rounds:
+        world = self.world
+        return Rounds(
+            self.store,
+            self.namer,
+            lambda: new_pid(world.random_bytes),
+            world.jitter,
+            world.first_revision(),
+            self.lifetimes,
+            ruling.timers.notice,
+        )
+
+    def _rudderstack(self, rounds: Rounds, ruling: Ruling) -> RudderStack:
+        clock, metrics = self.world.clock, self.metrics
+        first_seen = FirstSeen(self.store, self.namer)
+        pipeline = Pipeline(
+            self.steps, rounds, self.namer, self.emarsys.signer, metrics, clock, self.settings.api_base, first_seen
+        )
+        handing = Handing(self.store, metrics, clock, self.builds, ruling.again)
+        return RudderStack(pipeline, self.spaces, self.pairings, self.directory, handing, clock, whole=self.whole)
+
+    def _outbox(self, ruling: Ruling) -> OutboxSender:
+        world, shares, transport = self.world, self.shares, self._transport()
+        if self.virtual is not None:
+            transport = translated(transport, self.real.clock, self.virtual)
+        return OutboxSender(
+            self.store,
+            self.emarsys.worker,
+            lambda: shares.shards,
+            transport,
+            self.metrics,
+            world.clock,
+            world.chance,
+            ruling.again,
+        )
+
+    def _transport(self) -> Callable[[str], Transport]:
+        """Return the ways by which effects of rules leave."""
+        settings, clock, directory, builds = self.settings, self.world.clock, self.directory, self.builds
+        types = {one.name: one for one in (*built_in_field_types(), *self.steps.field_types())}
+        pinner = Pinner(Names(self.emarsys.sender, load_system_fields(), clock), types)
+        policy = policy_of(self.documents.document)
+        keys = {} if settings.ingest_write_key is None else read_write_keys(settings.ingest_write_key.reveal())
+        client = Client(self.http, settings.send_seconds)
+        direct = Direct(self.deliverer, directory, pinner, policy, self.pairings.contact, builds)
+        ingestion = Ingestion(client, settings.ingest_url, keys, directory, pinner, policy, builds, clock)
+        return transport_of(direct, ingestion, policy)
+
+    def _sweeps(self) -> Sweeps:
+        merger = Merger(self.store, self.namer, count(self.world.first_revision()), self.lifetimes)
+        return Sweeps(Sweeper(self.store, merger, self.emarsys.worker), self.metrics, self.world.chance)
+
+    def _virtual_time(self, ruling: Ruling, outbox: OutboxSender) -> VirtualTime | None:
+        if self.virtual is None:
+            return None
+        waits = self.settings.ingest_url is not None
+        return VirtualTime(self.virtual, self.store, self.namer, ruling.timers, outbox, waits=waits)
 
 
 @asynccontextmanager
