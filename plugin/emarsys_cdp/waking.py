@@ -171,7 +171,8 @@ class Waker:
         for candidate in looked.candidates:
             book, found = await self._pass(rules, book, due, candidate, taken, now)
             effects += found
-        book = with_posted(trim(rules, book, now), [Posted(one.id, shard(due.pid), now) for one in effects], now)
+        posted = [Posted(one.id, shard(due.pid), now) for one in effects]
+        book = with_posted(trim(rules, book, now), posted, now, rules.late_max)
         return replace(record, book=book if book.log or book.rules or book.posted else None), tuple(effects)
 
     async def _withdrawn(self, rules: RuleSet, book: Book, due: _Due, taken: list[_Place], now: int) -> Book:

@@ -144,6 +144,22 @@ def test_effects_are_remembered_as_long_as_the_outbox_has_them(make_store: MakeS
     assert on(make_store, use) == [4, 6, 6]
 
 
+def test_what_may_wait_for_long_is_remembered_for_as_long(make_store: MakeStore) -> None:
+    """An effect that `lateFireMax` lets wait for 90 days goes with its person after 70, too."""
+
+    async def use(store: Store) -> list[Any]:
+        live = Live(store)
+        live.sends = False
+        await live.publish(document({**SEVERAL, "lateFireMax": "90d"}, maps=(EVENT, NAME)))
+        await live.call(0, "identify", "i1", userId="u1", traits={"email": ADDRESS})
+        first = await _coupon(live, 1, 1, userId="u1")
+        await _coupon(live, 24 * 70, 2, userId="u1")
+        await live.service.users.erase(SPACE, "user", "u1", "delete")
+        return await store.read_effects([first])
+
+    assert on(make_store, use) == [None]
+
+
 async def _remembered(live: Live) -> int:
     books = [unpack(stored)[1].book async for _, stored in live.store.scan()]
     return sum(len(book.posted) for book in books if book is not None)

@@ -91,7 +91,8 @@ class RuleSet:
     *gates* and *current* (versions) are those of the rules in force, by their ids; *programs* are all versions that
     instances may be pinned to. *maps* are the data maps that rules read, *profile_maps* those whose history counts.
     *key_field* is the Emarsys field of the contacts' key. Times in ms; *max_lateness* and *initial_sync* are settings
-    of the space, *caps* those for all rules together. *trims*: what is over is forgotten after its time.
+    of the space, *caps* those for all rules together, *late_max* the longest of the rules' lateFireMax. *trims*: what
+    is over is forgotten after its time.
     """
 
     def __init__(
@@ -114,6 +115,7 @@ class RuleSet:
         self.max_lateness = max_lateness
         self.initial_sync = initial_sync
         self.caps = caps
+        self.late_max = max([gate.late_max for gate in gates.values()], default=0)
         ends = replaced or {}
         self._programs = {name: program(pattern, ends.get(name, 0)) for name, pattern in patterns.items()}
         every = list(patterns.values())
