@@ -24,6 +24,8 @@ START_ROW: Final = {"seq": 0, "type": "start", "match": "event = Coupon"}
 STOP_ROW: Final = {"seq": 0, "type": "exclude", "match": "event = Order"}
 EXIT_ROW: Final = {"seq": 1, "type": "exit", "actions": [{"do": "trigger", "event": "reminder"}]}
 WHAT: Final = {"Coupon": STARTS, "Order": GOES_ON}
+MANY: Final = 300
+"""More calls than a log has in which late ones are folded at once."""
 
 
 def rules_of(**parts: Any) -> RuleSet:
@@ -182,3 +184,17 @@ def test_a_shared_device_is_in_no_rule() -> None:
     record = Record("space", isolate=True)
 
     assert with_rules(None, record, "space", Ruled(rules, taken("Coupon", START, "c1"))) is record
+
+
+def test_a_late_call_in_a_long_log_is_folded_when_the_person_is_looked_at() -> None:
+    """Somebody's calls that come backwards end as in their order, and are folded together instead of one by one."""
+    rules = rules_of(conditions=[{**START_ROW, "count": 3, "countWithin": "1h"}, STOP_ROW, EXIT_ROW], multiple=True)
+    names = ["Coupon", "Coupon", "Coupon", "Order"]
+    calls = [taken(names[number % 4], START + number, f"c{number:04}", START + HOUR) for number in range(MANY)]
+
+    book = book_of(rules, reversed(calls))
+    looked = look(rules, book, Sight("space", "a@x.com", START + HOUR)).book
+
+    assert (book.stale, book.wake, looked.stale) == (True, AT_ONCE, False)
+    forth = refold(rules, "space", book_of(rules, calls), START + HOUR)
+    assert looked.rules["rule"].instances == forth.rules["rule"].instances

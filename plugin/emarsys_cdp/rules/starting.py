@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
+
 from emarsys_cdp.rules.book import (
     ACTIVE,
     SENT,
@@ -12,6 +15,8 @@ from emarsys_cdp.rules.fold_state import FoldState, entered, text_of
 from emarsys_cdp.rules.ids import instance_id
 from emarsys_cdp.rules.pattern import IGNORE, RESTART, Row
 from emarsys_cdp.rules.program import Program
+
+_time_of = attrgetter("time")
 
 
 class Starting(FoldState):
@@ -51,7 +56,7 @@ class Starting(FoldState):
         if row.count == 1:
             return True
         within = program.pattern.lifetime if row.count_within is None else row.count_within
-        return self._count(program, row, call, call.time - within) >= row.count
+        return self._is_counted(program, row, call, call.time - within)
 
     def _is_free(self, program: Program, row: Row, call: Logged, value: str | None) -> bool:
         """Tell whether a new instance may begin (S2, S4 to S6)."""
@@ -122,18 +127,18 @@ class Starting(FoldState):
         for guard in (*program.guards_of(seq), *program.whole):
             if not guard.lookback:
                 continue
-            for earlier in self._person.log:
-                if earlier.time >= call.time:
-                    break
-                if earlier.time < call.time - guard.lookback:
-                    continue
+            log, begin = self._person.log, call.time - guard.lookback
+            for earlier in log[bisect_left(log, begin, key=_time_of) : bisect_left(log, call.time, key=_time_of)]:
                 fits = value is None or text_of(earlier, program.pattern.transaction) in (None, value)
                 if fits and self._matches(program, guard, earlier, new):
                     return True
         return False
 
-    def _count(self, program: Program, row: Row, call: Logged, first: int) -> int:
-        """Return how many calls from *first* on, up to this one, match a start row."""
-        until = (call.time, call.message_id)
-        calls = [one for one in self._person.log if one.time >= first and (one.time, one.message_id) <= until]
-        return sum(1 for one in calls if self._matches(program, row, one, None))
+    def _is_counted(self, program: Program, row: Row, call: Logged, first: int) -> bool:
+        """Tell whether enough calls from *first* on, up to this one, match a start row."""
+        log, missing = self._person.log, row.count
+        place = bisect_right(log, (call.time, call.message_id), key=lambda one: (one.time, one.message_id))
+        while missing and place and log[place - 1].time >= first:
+            place -= 1
+            missing -= self._matches(program, row, log[place], None)
+        return not missing

@@ -22,6 +22,9 @@ from emarsys_cdp_hooks import StoredValue
 MAX_LOG: Final = 1000
 """Calls of one person that rules look at; beyond it the oldest are left out, whatever they were needed for."""
 
+LONG_LOG: Final = 200
+"""A late call in a log longer than this waits to be folded until the person is looked at, with all others of then."""
+
 _NO_STATE: Final = RuleState()
 
 
@@ -60,6 +63,8 @@ def _added(rules: RuleSet, space: str, book: Book, taken: Taken) -> Book:
         return _with(rules, book, _step(rules, space, book, taken))
     place = bisect_right(log, (call.time, call.message_id), key=lambda one: (one.time, one.message_id))
     book = replace(book, log=(*log[:place], call, *log[place:]), seen=seen)
+    if len(log) > LONG_LOG:  # one at a time, those that somebody brings at once would take minutes
+        return replace(book, stale=True, wake=1)
     touched = dict.fromkeys(taken.rules)
     if rules.keeps(call.values):  # what was known at later calls may be another by now
         touched |= dict.fromkeys([name for name in _rules_of(book) if _needs_profile(rules, name)])
