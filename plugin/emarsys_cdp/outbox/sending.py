@@ -215,7 +215,11 @@ class OutboxSender:
         """Return what becomes of an effect that is not sent now."""
         if (effect.space, effect.pid) in behind:
             return Again("an earlier effect of the same person is under way", now)
-        objection = self._allowed(effect, now)
+        try:
+            objection = self._allowed(effect, now)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must cost this effect only
+            _log.exception("effects_failed", space=effect.space, effects=1)
+            return Again(f"a fault of emarsys-cdp ({type(error).__name__}); its log says more")
         if objection is None:
             return None
         return Never(objection.reason) if objection.until is None else Again(objection.reason, objection.until)

@@ -181,9 +181,12 @@ def _noted(rules: RuleSet, book: Book) -> Book:
         for facts in state.facts.values()
         for fact in facts
     )
-    wake = AT_ONCE if book.doubts or book.stale else min(wakes, default=0)
     decided = max([fact.at for state in states.values() for facts in state.facts.values() for fact in facts], default=0)
-    return replace(book, rules=states, wake=wake, held=held, decided=max(book.decided, decided))
+    # Calls of a clock that is ahead were folded before this was decided: they may mean something else now.
+    ahead = decided > book.decided and bool(book.log) and book.log[-1].time > decided
+    wake = AT_ONCE if book.doubts or book.stale or ahead else min(wakes, default=0)
+    decided = max(book.decided, decided)
+    return replace(book, rules=states, wake=wake, held=held, decided=decided, stale=book.stale or ahead)
 
 
 def passed(rules: RuleSet, book: Book, candidate: Candidate, pid: str, now: int) -> Book:
