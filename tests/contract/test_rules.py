@@ -25,7 +25,7 @@ from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
 from emarsys_cdp.rules.criteria import Facts
 from emarsys_cdp.rules.criteria_compiling import compile_criteria
-from emarsys_cdp.rules.criteria_reading import Surroundings, read_criteria
+from emarsys_cdp.rules.criteria_reading import MAX_PATTERNS, Surroundings, read_criteria
 from emarsys_cdp.rules.findings import Findings
 from emarsys_cdp.rules.reading import MAX_PROBLEMS
 from emarsys_cdp.validation import compile_schema
@@ -262,3 +262,18 @@ def test_a_long_name_of_a_zone_is_shown_in_short(compiler: Compiler) -> None:
 
     assert [one.place for one in refused.value.problems] == ["rules[0].quietHours.zone"]
     assert len(refused.value.problems[0].message) < 200
+
+
+def test_very_many_regular_expressions_are_refused(compiler: Compiler) -> None:
+    """Each takes memory for as long as the document is in force: a hundred thousand would end the service."""
+    tests = [{"map": "event", "op": "matches", "value": f"^{number}"} for number in range(500)]
+    rows = [{"seq": 0, "type": "start", "match": {"any": tests}}] * (MAX_PATTERNS // 500)
+    most = {"id": "rule", "conditions": [*rows, {"seq": 1, "type": "exit"}]}
+    one = {"id": "one", "conditions": [{"seq": 0, "type": "start", "match": tests[0]}, {"seq": 1, "type": "exit"}]}
+
+    assert len(compiler.read("test", document(most)).rules) == 1
+    with pytest.raises(InvalidDocument) as refused:
+        compiler.read("test", document(most, one))
+
+    assert [found.place for found in refused.value.problems] == ["rules[1].conditions[0].match.value"]
+    assert f"at most {MAX_PATTERNS}" in refused.value.problems[0].message

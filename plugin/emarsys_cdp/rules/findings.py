@@ -20,10 +20,15 @@ class TooMany(Exception):
 
 
 class Findings:
-    """The problems found so far, each with its place. *most*: as soon as there are more, the reading ends."""
+    """
+    The problems found so far, each with its place. *most*: as soon as there are more, the reading ends.
+
+    *patterns* counts the regular expressions that were read: each may take half a megabyte for as long as it is used.
+    """
 
     def __init__(self, most: int | None = None) -> None:
         self.problems: list[Problem] = []
+        self.patterns = 0
         self._most = most
 
     def add(self, place: str, message: str) -> None:
