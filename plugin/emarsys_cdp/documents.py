@@ -30,6 +30,9 @@ Ruled: TypeAlias = tuple[Document, Versions]
 LiveOf: TypeAlias = Callable[[str, RawDocument, Versions], Live]
 """From a space, its next document and the versions then to what tells which versions have running instances."""
 
+LOGGED: Final = 20
+"""Problems of a document that a line of the log shows; `emarsys-cdp check` prints them all."""
+
 MAX_TRIES: Final = 100
 """Tries against other workers before the store counts as out of order."""
 
@@ -299,4 +302,4 @@ class Documents:
 
 def _refused(name: str, error: InvalidDocument | UnreadableDocument) -> None:
     problems = [str(one) for one in error.problems] if isinstance(error, InvalidDocument) else [str(error)]
-    _log.error("document_refused", space=name, problems=problems)
+    _log.error("document_refused", space=name, problems=problems[:LOGGED], of=len(problems))

@@ -1,4 +1,4 @@
-"""JSON logs on stderr, with a processor that hides secrets."""
+"""JSON logs on stderr, with a processor that hides secrets and people."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ _SECRET_TEXTS = re.compile(
     r"(?i)(?P<kind>bearer|basic)\s+[\w.~+/=-]+"
     r"|PasswordDigest=\"[^\"]*\""
     r"|\b(?:oauth2|wsse):[^\s\"',}]+"
-    r"|(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@\"']*@"
+    r"|(?P<scheme>[a-z][a-z0-9+.-]{0,30}://)[^\s/@\"']*@"
 )
+_ADDRESSES = re.compile(r"[\w.+%-]{1,64}@(?=[\w-]{1,63}\.\w)")
+"""The part of mail addresses that names a person: reasons show values of calls, and a data map may find any there."""
 
 
 _NAME = r"(?:api_?key|secret|passw(?:or)?d|token|emersysuser)[\w-]*"
@@ -36,7 +38,7 @@ def hide_secrets(
     method: str,  # noqa: ARG001
     event: MutableMapping[str, Any],
 ) -> MutableMapping[str, Any]:
-    """Replace what is or looks like a secret by `***`, at any depth of the log event."""
+    """Replace what is or looks like a secret, and who a mail address names, by `***`, at any depth of the event."""
     for key in event:
         event[key] = _hide(key, event[key])
     return event
@@ -53,7 +55,8 @@ def _hide(key: str, value: Any) -> Any:
 
 
 def _clean(text: str) -> str:
-    return _SECRET_TEXTS.sub(_hide_text, _NAMED_TEXTS.sub(_hide_named, text))
+    text = _SECRET_TEXTS.sub(_hide_text, _NAMED_TEXTS.sub(_hide_named, text))
+    return _ADDRESSES.sub(f"{HIDDEN}@", text) if "@" in text else text
 
 
 def _hide_text(match: re.Match[str]) -> str:

@@ -25,8 +25,9 @@ from emarsys_cdp.emarsys.field_types import built_in_field_types
 from emarsys_cdp.emarsys.fields import load_system_fields
 from emarsys_cdp.rules.criteria import Facts
 from emarsys_cdp.rules.criteria_compiling import compile_criteria
-from emarsys_cdp.rules.criteria_reading import Surroundings, read_criteria
+from emarsys_cdp.rules.criteria_reading import MAX_PATTERNS, Surroundings, read_criteria
 from emarsys_cdp.rules.findings import Findings
+from emarsys_cdp.rules.reading import MAX_PROBLEMS
 from emarsys_cdp.validation import compile_schema
 from emarsys_cdp.values.coerce import coercion
 from emarsys_cdp.values.times import parse_time
@@ -236,3 +237,43 @@ def test_no_document_breaks_the_reading(compiler: Compiler, data: st.DataObject)
         return
     assert problems
     assert all(one.place and one.message for one in problems)
+
+
+def test_very_many_problems_end_the_reading(compiler: Compiler) -> None:
+    """A million wrong comparisons would take minutes, and the answer would be larger than the document."""
+    tests = [{"map": "event", "op": "matches", "value": f"([{number}"} for number in range(500)]
+    rows = [{"seq": 0, "type": "start", "match": {"any": tests}}] * 100
+    rules = [{"id": "rule", "conditions": [*rows, {"seq": 1, "type": "exit"}]}]
+
+    with pytest.raises(InvalidDocument) as refused:
+        compiler.read("test", document(*rules))
+
+    assert len(refused.value.problems) == MAX_PROBLEMS + 1
+    assert refused.value.problems[-1].message == f"has more problems than these {MAX_PROBLEMS}: mend them first"
+
+
+def test_a_long_name_of_a_zone_is_shown_in_short(compiler: Compiler) -> None:
+    """What is wrong is told in a line, whatever was written."""
+    quiet = {"from": "20:00", "to": "08:00", "zone": "x" * 5000}
+    rule = {"id": "rule", "quietHours": quiet, "conditions": [{"seq": 0, "type": "start"}, {"seq": 1, "type": "exit"}]}
+
+    with pytest.raises(InvalidDocument) as refused:
+        compiler.read("test", document(rule))
+
+    assert [one.place for one in refused.value.problems] == ["rules[0].quietHours.zone"]
+    assert len(refused.value.problems[0].message) < 200
+
+
+def test_very_many_regular_expressions_are_refused(compiler: Compiler) -> None:
+    """Each takes memory for as long as the document is in force: a hundred thousand would end the service."""
+    tests = [{"map": "event", "op": "matches", "value": f"^{number}"} for number in range(500)]
+    rows = [{"seq": 0, "type": "start", "match": {"any": tests}}] * (MAX_PATTERNS // 500)
+    most = {"id": "rule", "conditions": [*rows, {"seq": 1, "type": "exit"}]}
+    one = {"id": "one", "conditions": [{"seq": 0, "type": "start", "match": tests[0]}, {"seq": 1, "type": "exit"}]}
+
+    assert len(compiler.read("test", document(most)).rules) == 1
+    with pytest.raises(InvalidDocument) as refused:
+        compiler.read("test", document(most, one))
+
+    assert [found.place for found in refused.value.problems] == ["rules[1].conditions[0].match.value"]
+    assert f"at most {MAX_PATTERNS}" in refused.value.problems[0].message

@@ -10,10 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from structlog.testing import capture_logs
 from tests.support.app import PROCESSOR, ROUTER, Host, answers, host_of
 from tests.support.requests import OAUTH_KEY, call, processor_request, router_request
 from tests.support.world import make_service
 
+from emarsys_cdp.documents import LOGGED
 from emarsys_cdp.service import app
 from emarsys_cdp.store import Commit
 from emarsys_cdp.store.memory import MemoryStore
@@ -206,3 +208,16 @@ def test_a_document_that_is_wrong_from_the_start_holds_its_own_calls_back(tmp_pa
     assert "dest-1.json is invalid" in held.text
     assert held.status_code == 503 if path == PROCESSOR else answers(path, held)[0]["statusCode"] == 500
     assert answers(path, mended)[0]["statusCode"] == 200
+
+
+def test_a_file_full_of_problems_is_one_short_line_of_the_log(tmp_path: Path) -> None:
+    """The first problems are shown with how many there are: `check` prints all of them."""
+    rows = [{"seq": 0, "type": "start", "match": "nothing = 1"}] * 100
+    problems = {"rules": [{"id": "r", "conditions": [*rows, {"seq": 1, "type": "exit"}]}]}
+    write(tmp_path, json.dumps(problems), "dest-1")
+
+    with capture_logs() as logs:
+        asyncio.run(make_service(MemoryStore(), rules_dir=tmp_path).documents.refresh())
+
+    (line,) = [one for one in logs if one["event"] == "document_refused"]
+    assert (len(line["problems"]), line["of"]) == (LOGGED, 100)

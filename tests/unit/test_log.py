@@ -177,3 +177,24 @@ def test_a_level_leaves_out_what_is_below_it(
         getattr(log, name)("something_happened")
 
     assert [json.loads(line)["level"] for line in capsys.readouterr().err.splitlines()] == written
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("'jane.doe+x@example.com' is no number", "'***@example.com' is no number"),
+        ("to jane@example.com, joe@mail.example.org", "to ***@example.com, ***@mail.example.org"),
+        ("version@2 of a@b", "version@2 of a@b"),
+    ],
+)
+def test_a_mail_address_does_not_name_anybody(text: str, shown: str) -> None:
+    """Reasons show values of calls, which may be anything; domains stay."""
+    assert hidden(reason=text) == {"reason": shown}
+    assert hidden(problems=[text]) == {"problems": [shown]}
+
+
+def test_a_long_text_of_at_signs_is_hidden_quickly() -> None:
+    """What a caller sends costs as much as it is long: a scheme is looked for in each place of a text only so far."""
+    text = "a" * 100_000 + "@" * 100_000
+
+    assert hidden(reason=text) == {"reason": text}

@@ -30,12 +30,16 @@ from emarsys_cdp_hooks import Json, Operator
 MAX_TESTS: Final = 500
 """Most comparisons of one condition."""
 
+MAX_PATTERNS: Final = 2000
+"""Most regular expressions of a document: that many take at most a gigabyte and 40 seconds to prepare."""
+
 MAX_DEPTH: Final = 20
 """Deepest nesting of all, any and not."""
 
 MAX_SHORT: Final = 10_000
 """Longest short text, in characters."""
 
+MATCHES: Final = "matches"
 _GROUPS = ("all", "any", "not")
 _MEMBERS = ("map", "op", "value", "var", "scope", "ignoreCase")
 _NO_TESTS: Final = "says nothing: leave it out for every call, or give a comparison"
@@ -251,10 +255,19 @@ class _TestReading:
         family = self._around.kinds.family(data_type)
         place = self._place if self._short else f"{self._place}.value"
         if isinstance(operator, BuiltIn):
-            if family not in operator.types:
+            if family not in operator.types or (operator.name == MATCHES and not self._admits_pattern(place)):
                 return None
             return self._findings.attempt(place, lambda: read_argument(operator, raw, family, self._around.zone))
         check = operator.check
         if check is not None:
             self._findings.attempt(place, lambda: check(raw))
         return raw
+
+    def _admits_pattern(self, place: str) -> bool:
+        self._findings.patterns += 1
+        if self._findings.patterns <= MAX_PATTERNS:
+            return True
+        self._findings.add(
+            place, f"is one regular expression too many: a document has at most {MAX_PATTERNS}; `in` takes a list"
+        )
+        return False

@@ -15,14 +15,32 @@ MAX_SHOWN = 30
 """Most names that a message lists."""
 
 
-class Findings:
-    """The problems found so far, each with its place."""
+class TooMany(Exception):
+    """There are so many problems that looking for more helps nobody."""
 
-    def __init__(self) -> None:
+
+class Findings:
+    """
+    The problems found so far, each with its place. *most*: as soon as there are more, the reading ends.
+
+    *patterns* counts the regular expressions that were read: each may take half a megabyte for as long as it is used.
+    """
+
+    def __init__(self, most: int | None = None) -> None:
         self.problems: list[Problem] = []
+        self.patterns = 0
+        self._most = most
 
     def add(self, place: str, message: str) -> None:
-        """Note a problem."""
+        """
+        Note a problem.
+
+        Raises:
+            TooMany: there are enough.
+
+        """
+        if len(self.problems) == self._most:
+            raise TooMany
         self.problems.append(Problem(place, message))
 
     def attempt(self, place: str, action: Callable[[], T]) -> T | None:

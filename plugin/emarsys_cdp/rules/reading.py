@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from emarsys_cdp.rules.criteria_compiling import compile_criteria
 from emarsys_cdp.rules.criteria_reading import Surroundings
-from emarsys_cdp.rules.findings import Findings, unknown
+from emarsys_cdp.rules.findings import Findings, TooMany, unknown
 from emarsys_cdp.rules.gate_reading import LIFETIME, Defaults, gate_of
 from emarsys_cdp.rules.kinds import BUILT_IN, Kinds
 from emarsys_cdp.rules.operators import LIST
@@ -23,6 +23,9 @@ from emarsys_cdp_hooks import InvalidDocument, Json, Problem
 
 MAX_RULES: Final = 1000
 """Most rules of a document."""
+
+MAX_PROBLEMS: Final = 1000
+"""Most problems of the rules of a document that are told: a document of 10 MB could have a million."""
 
 MAX_ACTIVE: Final = 25
 """Instances of a rule that a person may have at a time where the rule says nothing (semantics 1.7)."""
@@ -62,11 +65,27 @@ def read_rules(
     raw: Sequence[Mapping[str, Json]], maps: Mapping[str, str], defaults: Defaults, kinds: Kinds = BUILT_IN
 ) -> tuple[tuple[ReadRule, ...], tuple[Problem, ...]]:
     """
-    Return the rules of a document that are right, and every problem of the others.
+    Return the rules of a document that are right, and the problems of the others: the first `MAX_PROBLEMS`.
 
     The places are those of the document: `rules[3].conditions[2].match.all[0].op`.
     """
-    findings = Findings()
+    findings = Findings(MAX_PROBLEMS)
+    try:
+        rules = _read_each(raw, maps, defaults, kinds, findings)
+    except TooMany:
+        rest = Problem("rules", f"has more problems than these {MAX_PROBLEMS}: mend them first")
+        return (), (*findings.problems, rest)
+    return rules, tuple(findings.problems)
+
+
+def _read_each(
+    raw: Sequence[Mapping[str, Json]],
+    maps: Mapping[str, str],
+    defaults: Defaults,
+    kinds: Kinds,
+    findings: Findings,
+) -> tuple[ReadRule, ...]:
+    """Return the rules that are right; *findings* gets the problems of the others."""
     around = Surroundings(maps, zone=defaults.timezone, kinds=kinds)
     if len(raw) > MAX_RULES:
         findings.add("rules", f"has {len(raw)} rules: at most {MAX_RULES}")
@@ -78,7 +97,7 @@ def read_rules(
         if other != index:
             findings.add(f"{place}.id", f"{shorten(one['id'])} is the id of rules[{other}] too: ids must differ")
         rules.append(read_rule(one, place, around, defaults, findings))
-    return tuple([rule for rule in rules if rule is not None]), tuple(findings.problems)
+    return tuple([rule for rule in rules if rule is not None])
 
 
 def read_rule(

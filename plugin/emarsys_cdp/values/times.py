@@ -7,6 +7,7 @@ from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from emarsys_cdp.values.remembered import forget_oldest
+from emarsys_cdp.values.text import shorten
 
 _START = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the offset that isoformat would write
 FIRST, LAST = -62_135_596_800_000, 253_402_300_799_999
@@ -28,7 +29,7 @@ def zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, OSError, ValueError) as error:
-        raise ValueError(f"{name!r} is no IANA time zone such as Europe/Berlin") from error
+        raise ValueError(f"{shorten(name)} is no IANA time zone such as Europe/Berlin") from error
 
 
 _MINUTE, _SECOND = len("2025-01-06T10:00:"), len("2025-01-06T10:00:00.")
