@@ -29,7 +29,7 @@ from emarsys_cdp.rules.book import (
     RuleState,
 )
 from emarsys_cdp.rules.fold_state import Person, Programs, Trace, entered, silent
-from emarsys_cdp.rules.pattern import IGNORE, Node, Row
+from emarsys_cdp.rules.pattern import Node, Row
 from emarsys_cdp.rules.program import Program, in_window
 from emarsys_cdp.rules.ruleset import GOES_ON, STARTS
 from emarsys_cdp.rules.starting import Starting
@@ -70,18 +70,8 @@ class Fold(Starting, Stopping):
             self._replace_by(call.seen)
             if what & GOES_ON:
                 self._go_on(call)
-        if what & STARTS and self._rule in call.opens and not self._is_taken(call):
+        if what & STARTS and self._rule in call.opens:
             self._start(call)
-
-    def _is_taken(self, call: Logged) -> bool:
-        """Tell that a start changes nothing, whether it matches or not: the one instance that there may be is alive."""
-        if not self._instances or self._facts or not self._instances[-1].alive:
-            return False
-        program = self._programs(self._rule, call.opens[self._rule])
-        if program is None:
-            return True
-        pattern = program.pattern
-        return not pattern.multiple and pattern.on_repeat == IGNORE
 
     def _go_on(self, call: Logged) -> None:
         for index in range(len(self._instances)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from emarsys_cdp.rules.book import Instance
-from emarsys_cdp.rules.pattern import EXCLUDE, START, WHOLE, At, Node, Pattern, Row
+from emarsys_cdp.rules.pattern import EXCLUDE, IGNORE, START, WHOLE, At, Node, Pattern, Row
 from emarsys_cdp.values.times import parse_time
 
 
@@ -15,7 +15,8 @@ class Program(Struct, frozen=True):
 
     *starts* are its start rows; *guards* the exclude rows by the sequence that they guard, `WHOLE` for all.
     *last_act* is the place of the last act node in the plan, -1 without any;
-    *replaced*: from this time on (ms) a newer version ends the instances of this one, 0 never.
+    *replaced*: from this time on (ms) a newer version ends the instances of this one, 0 never. *single*: a start does
+    nothing as long as there is an instance.
     """
 
     pattern: Pattern
@@ -23,6 +24,7 @@ class Program(Struct, frozen=True):
     guards: dict[int, tuple[Row, ...]]
     last_act: int
     replaced: int = 0
+    single: bool = False
 
     def guards_of(self, seq: int) -> tuple[Row, ...]:
         """Return the exclude rows that guard a stage, not those of the whole instance."""
@@ -67,7 +69,8 @@ def program(pattern: Pattern, replaced: int = 0) -> Program:
             guards[row.seq] = (*guards.get(row.seq, ()), row)
     starts = tuple([row for row in pattern.rows if row.type == START])
     last_act = max([place for place, node in enumerate(pattern.plan) if node.acts], default=-1)
-    return Program(pattern, starts, guards, last_act, replaced)
+    single = not pattern.multiple and pattern.on_repeat == IGNORE
+    return Program(pattern, starts, guards, last_act, replaced, single)
 
 
 def _date(instance: Instance, at: At) -> int | None:

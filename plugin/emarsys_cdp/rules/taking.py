@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from emarsys_cdp.rules.book import ACTIVE, AT_ONCE, EMPTY, SENT, WAITS, Book, Instance, Logged, RuleState
 from emarsys_cdp.rules.fold import Fold, Person, folded
-from emarsys_cdp.rules.ruleset import GOES_ON, RuleSet
+from emarsys_cdp.rules.ruleset import GOES_ON, STARTS, RuleSet
 from emarsys_cdp_hooks import StoredValue
 
 MAX_LOG: Final = 1000
@@ -123,8 +123,11 @@ def _step(rules: RuleSet, space: str, book: Book, taken: Taken) -> _Changes:
     doubts: list[tuple[str, str]] = []
     for name, what in taken.rules.items():
         state = book.rules.get(name, _NO_STATE)
-        if what == GOES_ON and not state.instances:
-            continue  # there is nothing for which it could be anything
+        if not state.instances:
+            if what == GOES_ON:
+                continue  # there is nothing for which it could be anything
+        elif what == STARTS and call.time < state.wake and _is_taken(rules, name, state, call):
+            continue
         found: Iterable[str]
         if call.time <= state.horizon:
             states[name], found = folded(name, rules.program, person, state, call.seen)
@@ -136,6 +139,15 @@ def _step(rules: RuleSet, space: str, book: Book, taken: Taken) -> _Changes:
                 states[name] = after
         doubts += [(name, instance) for instance in found]
     return states, doubts
+
+
+def _is_taken(rules: RuleSet, name: str, state: RuleState, call: Logged) -> bool:
+    """Tell that a start changes nothing, whether it matches or not: the one instance that there may be is alive."""
+    version = call.opens.get(name)
+    if state.facts or version is None or not state.instances[-1].alive:
+        return False
+    program = rules.program(name, version)
+    return program is not None and program.single
 
 
 def _refold(rules: RuleSet, space: str, book: Book, names: Iterable[str], now: int | None = None) -> _Changes:
