@@ -197,6 +197,8 @@ def test_what_is_known_of_a_call_alone_bounds_what_holds(data: st.DataObject, zo
     if found.holds(facts):
         assert found.might(facts.event, facts.time)
         assert found.keys is None or facts.event.get(found.keys[0]) in found.keys[1]
+    if found.keys is not None and facts.event.get(found.keys[0]) in found.keys[1]:
+        assert found.might(facts.event, facts.time) == (found.rest is None or found.rest(facts.event, facts.time))
 
 
 @LAW

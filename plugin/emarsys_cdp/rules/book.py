@@ -77,9 +77,9 @@ class Instance(Struct, frozen=True, array_like=True, gc=False):
     A run of a rule for a person, pinned to a *version*.
 
     *start* is the messageId of the call that opened it, at *began*. It has been standing at *node* of its plan since
-    *since*, moved there by the call *moved* (empty: by a timer). *done* are the rows of a join that have matched,
-    *found* the times at which calls matched rows that need several: (row, time). *fire* is F of its exit, 0 before
-    that. *why*: the messageId of the stop, or a reason. *ended* is when it ended, by the time of the calls.
+    *since*. *done* are the rows of a join that have matched, *found* the times at which calls matched rows that need
+    several: (row, time). *fire* is F of its exit, 0 before that. *why*: the messageId of the stop, or a reason. *ended*
+    is when it ended, by the time of the calls.
     """
 
     id: str
@@ -88,7 +88,6 @@ class Instance(Struct, frozen=True, array_like=True, gc=False):
     began: int
     node: int = 0
     since: int = 0
-    moved: str = ""
     status: str = ACTIVE
     transaction: str | None = None
     variables: dict[str, Value] = {}

@@ -48,7 +48,8 @@ class Criterion(Struct, frozen=True):
     where *holds* is False whatever is known beside. *leaves* lists every comparison with the value read. *keys*: a data
     map and texts, when the criterion can only hold for calls that carry one of these texts in it (for the index); None:
     there are none. *maps* are those read from the call, *profile_maps* those whose history has to be known,
-    *variables* the captured ones. *text* is the short form, for people.
+    *variables* the captured ones. *text* is the short form, for people. *rest* is what *might* asks beside the *keys*;
+    None: nothing.
     """
 
     holds: Callable[[Facts], bool]
@@ -59,6 +60,7 @@ class Criterion(Struct, frozen=True):
     maps: frozenset[str] = frozenset()
     profile_maps: frozenset[str] = frozenset()
     variables: frozenset[str] = frozenset()
+    rest: Callable[[Values, int], bool] | None = None
 
 
 def _always(_: object, __: object = None) -> bool:

@@ -27,12 +27,17 @@ Keys: TypeAlias = Mapping[str, frozenset[str]]
 
 
 class _Form(Struct, frozen=True):
-    """The functions of a part. *keys*: texts of data maps of which a call must carry one for the part to hold."""
+    """
+    The functions of a part. *keys*: texts of data maps of which a call must carry one for the part to hold.
+
+    *rest*, by such a data map: what *might* asks beside that the call carries one of them.
+    """
 
     holds: Decide
     might: Guess
     sure: Guess
     keys: Keys = {}
+    rest: Mapping[str, Guess] = {}
 
 
 def compile_criteria(node: Node | None, around: Surroundings) -> Criterion:
@@ -42,7 +47,9 @@ def compile_criteria(node: Node | None, around: Surroundings) -> Criterion:
     form = _form(node, around)
     tests = tests_of(node)
     keys = min(form.keys.items(), key=lambda one: (len(one[1]), one[0]), default=None)
+    rest = form.might if keys is None else form.rest.get(keys[0], form.might)
     return Criterion(
+        rest=None if rest is _yes else rest,
         holds=form.holds,
         might=form.might,
         leaves=_leaves(node, around),
@@ -81,11 +88,17 @@ def _conjunction(forms: list[_Form]) -> _Form:
     for form in forms:
         for name, texts in form.keys.items():
             keys[name] = keys[name] & texts if name in keys else texts
+    rest: dict[str, Guess] = {}
+    for form in forms:
+        for name in form.rest:
+            if form.keys[name] == keys[name]:  # else another part asks for fewer texts
+                rest[name] = _guess_every([form.rest[name], *[one.might for one in forms if one is not form]])
     return _Form(
         _every([form.holds for form in forms]),
         _guess_every([form.might for form in forms]),
         _guess_every([form.sure for form in forms]),
         keys,
+        rest,
     )
 
 
@@ -198,13 +211,13 @@ def _exact(name: str, wanted: frozenset[str]) -> _Form:
         def is_it(event: Values, _: int) -> bool:
             return event.get(name) == only
 
-        return _Form(lambda facts: facts.event.get(name) == only, is_it, is_it, {name: wanted})
+        return _Form(lambda facts: facts.event.get(name) == only, is_it, is_it, {name: wanted}, {name: _yes})
 
     def is_one(event: Values, _: int) -> bool:
         value = event.get(name)
         return type(value) is str and value in wanted
 
-    return _Form(lambda facts: is_one(facts.event, 0), is_one, is_one, {name: wanted})
+    return _Form(lambda facts: is_one(facts.event, 0), is_one, is_one, {name: wanted}, {name: _yes})
 
 
 def _plain(test: Test, check: Holds, holds_absent: bool) -> _Form:

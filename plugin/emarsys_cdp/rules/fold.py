@@ -161,7 +161,7 @@ class Fold(Starting, Stopping):
     def _advance(self, index: int, call: Logged) -> None:
         """Try the step rows that an instance waits for (E3)."""
         instance = self._instances[index]
-        if instance.status != ACTIVE or call.time < instance.since or call.message_id == instance.moved:
+        if instance.status != ACTIVE or call.time < instance.since:
             return
         if self._is_over(instance, call):
             return
@@ -182,7 +182,7 @@ class Fold(Starting, Stopping):
             if node.join and len(done) < len(node.rows):
                 self._instances[index] = replace(instance, done=done)
             else:
-                self._instances[index] = entered(instance, instance.node + 1, call.time, call.message_id)
+                self._instances[index] = entered(instance, instance.node + 1, call.time)
                 self._moved.setdefault(index, set()).add(call.message_id)
             self._trace("advanced", call, self._instances[index], row)
             return

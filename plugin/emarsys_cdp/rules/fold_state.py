@@ -136,9 +136,9 @@ class FoldState:
         return self._known[version]
 
 
-def entered(instance: Instance, node: int, since: int, moved: str = "") -> Instance:
-    """Return an instance that has come to a node of its plan; *moved*: by which call."""
-    return replace(instance, node=node, since=since, moved=moved, done=(), found=())
+def entered(instance: Instance, node: int, since: int) -> Instance:
+    """Return an instance that has come to a node of its plan."""
+    return replace(instance, node=node, since=since, done=(), found=())
 
 
 def cancelled(instance: Instance, why: str, time: int) -> Instance:

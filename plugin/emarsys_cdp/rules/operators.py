@@ -11,6 +11,7 @@ import operator as compare
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 from zoneinfo import ZoneInfo
 
@@ -75,10 +76,14 @@ def _folded(value: Value) -> str | None:
 
 
 def _number(value: Value) -> Decimal | None:
-    if type(value) is not str:
-        return None
+    return _decimal(value) if type(value) is str else None
+
+
+@lru_cache(maxsize=4096)
+def _decimal(text: str) -> Decimal | None:
+    """Return a finite number; one value is asked for by many rules."""
     try:
-        number = Decimal(value)
+        number = Decimal(text)
     except InvalidOperation:
         return None
     return number if number.is_finite() else None

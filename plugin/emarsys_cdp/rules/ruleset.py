@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
-from typing import Final
+from typing import Final, TypeAlias
 
 from msgspec import Struct
 
@@ -25,12 +25,28 @@ STARTS, GOES_ON = 1, 2
 
 
 class _Listed(Struct, frozen=True):
-    """A row in the index: its rule, what a call that it matches is for it, and whether it may open an instance."""
+    """
+    A row in the index.
+
+    *what* a call that it matches is for its rule, and whether that *opens* an instance. *asks* is what is left to ask
+    when the index has found it; None: nothing.
+    """
 
     rule: str
-    row: Row
+    on: frozenset[str]
     what: int
     opens: bool
+    asks: Callable[[Values, int], bool] | None
+
+
+Keys: TypeAlias = "tuple[str, frozenset[str]] | None"
+"""A data map and texts of which a call carries one when a row matches; None: there are none."""
+
+
+def _listed(rule: str, row: Row, what: int, opens: bool) -> tuple[Keys, _Listed]:
+    criterion = row.criterion
+    asks = None if criterion is ALWAYS else criterion.rest if criterion.keys is not None else criterion.might
+    return criterion.keys, _Listed(rule, row.on, what, opens, asks)
 
 
 class Found(Struct, frozen=True):
@@ -51,11 +67,10 @@ class Index:
     that do not match cost nothing. The others are tried one by one.
     """
 
-    def __init__(self, listed: Iterable[_Listed]) -> None:
+    def __init__(self, listed: Iterable[tuple[Keys, _Listed]]) -> None:
         self._tables: dict[str, dict[str, list[_Listed]]] = {}
         self._others: list[_Listed] = []
-        for one in listed:
-            keys = one.row.criterion.keys
+        for keys, one in listed:
             if keys is None:
                 self._others.append(one)
                 continue
@@ -76,8 +91,8 @@ class Index:
         rules: dict[str, int] = {}
         opens: dict[str, None] = {}
         for one in candidates:
-            row = one.row
-            if (not row.on or kind in row.on) and (row.criterion is ALWAYS or row.criterion.might(values, time)):
+            on, asks = one.on, one.asks
+            if (not on or kind in on) and (asks is None or asks(values, time)):
                 rules[one.rule] = rules.get(one.rule, 0) | one.what
                 if one.opens:
                     opens[one.rule] = None
@@ -133,17 +148,19 @@ class RuleSet:
             [gate.quiet.zone_map for gate in gates.values() if gate.quiet and gate.quiet.zone_map]
         )
         self.tracked = self.profile_maps | self.zone_maps
+        in_force = [self._programs[name] for name in current.items() if name in self._programs]
+        self.singles = frozenset([one.pattern.rule for one in in_force if one.single])
         self._index = Index(self._listed(every))
 
-    def _listed(self, patterns: Iterable[Pattern]) -> Iterable[_Listed]:
+    def _listed(self, patterns: Iterable[Pattern]) -> Iterable[tuple[Keys, _Listed]]:
         for pattern in patterns:
             gate = self.gates.get(pattern.rule)
             is_open = gate is not None and gate.status in _OPEN and self.current.get(pattern.rule) == pattern.version
             for row in pattern.rows:
                 if row.type == START:
-                    yield _Listed(pattern.rule, row, STARTS, is_open)
+                    yield _listed(pattern.rule, row, STARTS, is_open)
                 elif row.type in (STEP, EXCLUDE):
-                    yield _Listed(pattern.rule, row, GOES_ON, False)
+                    yield _listed(pattern.rule, row, GOES_ON, False)
 
     def untrimmed(self) -> RuleSet:
         """Return the same rules, of which nothing is forgotten: for simulations, which show everything."""

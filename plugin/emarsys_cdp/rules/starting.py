@@ -38,9 +38,7 @@ class Starting(FoldState):
         name = instance_id(self._person.space, self._rule, call.message_id, call.who, value)
         if any(one.id == name for one in self._instances):
             return
-        new = Instance(
-            name, pattern.version, call.message_id, call.time, 0, call.time, call.message_id, transaction=value
-        )
+        new = Instance(name, pattern.version, call.message_id, call.time, 0, call.time, transaction=value)
         new = self._captured(new, row, call)
         self._moved.setdefault(len(self._instances), set()).add(call.message_id)
         self._instances.append(new)
@@ -115,7 +113,7 @@ class Starting(FoldState):
             self._trace("already_active", call, instance, row)
             return
         if restarts:
-            instance = entered(instance, 0, call.time, call.message_id)
+            instance = entered(instance, 0, call.time)
             self._moved.setdefault(index, set()).add(call.message_id)
         self._instances[index] = instance = self._captured(instance, row, call)
         self._trace("repeated", call, instance, row)

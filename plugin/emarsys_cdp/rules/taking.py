@@ -143,11 +143,7 @@ def _step(rules: RuleSet, space: str, book: Book, taken: Taken) -> _Changes:
 
 def _is_taken(rules: RuleSet, name: str, state: RuleState, call: Logged) -> bool:
     """Tell that a start changes nothing, whether it matches or not: the one instance that there may be is alive."""
-    version = call.opens.get(name)
-    if state.facts or version is None or not state.instances[-1].alive:
-        return False
-    program = rules.program(name, version)
-    return program is not None and program.single
+    return name in rules.singles and name in call.opens and not state.facts and state.instances[-1].alive
 
 
 def _refold(rules: RuleSet, space: str, book: Book, names: Iterable[str], now: int | None = None) -> _Changes:
