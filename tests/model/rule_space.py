@@ -83,6 +83,7 @@ class RuleModel(Model):
         self.advance(arrival)
         before = [(waiting.passage.key, waiting.look.what) for waiting in self._acting()]
         self.taken = None
+        self._see(message, arrival)
         result = super().call(message, arrival)
         if self.taken is not None:
             self._add(self.taken, message, arrival)
@@ -155,6 +156,13 @@ class RuleModel(Model):
 
     # How
 
+    def _see(self, message: Mapping[str, Json], arrival: int) -> None:
+        """Note which data maps were seen. *Chosen*: by any call that names somebody, also of a person who was erased."""
+        ids = self._read(message, arrival).ids
+        for row in self.rules.data_maps if ids.user or ids.key or ids.anon else ():
+            if row.value(message, self.rules.zone) is not None:
+                self.first_seen.setdefault(row.name, event_time(message, arrival))
+
     def _add(self, profile: Profile, message: Mapping[str, Json], arrival: int) -> None:
         """Note a call in the log of its person, unless its messageId is there already."""
         self.turns += 1
@@ -162,8 +170,6 @@ class RuleModel(Model):
         values = {name: value for name, value in values.items() if value is not None}
         time = event_time(message, arrival)
         entry = Entry(message["type"], time, message_id(message), arrival, self.turns, values)
-        for name in values:
-            self.first_seen.setdefault(name, time)
         if not profile.isolate:
             # Chosen: a device that belongs to nobody is in no rule, since nothing could ever be sent (P12).
             case = self.cases.setdefault(profile.pid, Case())
