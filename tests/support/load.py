@@ -96,7 +96,8 @@ class Load:
         try:
             if connection.sock is None:
                 connection.connect()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):  # reset while it is made: nobody has accepted it
+            connection.close()
             return REFUSED
         try:
             connection.request("POST", ROUTER, body, {"Content-Type": "application/json"})
