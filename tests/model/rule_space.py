@@ -157,7 +157,7 @@ class RuleModel(Model):
     # How
 
     def _see(self, message: Mapping[str, Json], arrival: int) -> None:
-        """Note which data maps were seen. *Chosen*: by any call that names somebody, also of a person who was erased."""
+        """Note which data maps were seen. *Chosen*: by any call that names somebody, also somebody erased."""
         ids = self._read(message, arrival).ids
         for row in self.rules.data_maps if ids.user or ids.key or ids.anon else ():
             if row.value(message, self.rules.zone) is not None:

@@ -64,6 +64,7 @@ class FoldState:
         self._known: dict[int, Program | None] = {}
         self._horizon = state.horizon
         self._late_stops = state.late_stops
+        self._told: set[tuple[str, str]] = set()
         self._trace = trace
         self._moved: dict[int, set[str]] = {}
         self.doubts: dict[str, None] = {}

@@ -85,7 +85,9 @@ class Stopping(FoldState):
         if (fact.sure and not before) or self._stopping_row(program, instance, call) is None:
             return
         self._doubt(instance)
-        if before:
+        told = (instance.id, call.message_id)
+        if before and told not in self._told:  # the calls of an instant are asked twice
+            self._told.add(told)
             self._late_stops += 1
             self._trace("late_stop", call, instance, None)
 
